@@ -1,0 +1,146 @@
+/**
+ * One open response: the seam between the hub, which writes frames, and HTTP, which carries them. Two implementations
+ * give the same bytes: the portable one here, which is a `Stream`, and `node/NodeConnection`.
+ *
+ * @since 0.1.0
+ */
+import * as Chunk from "effect/Chunk"
+import * as Effect from "effect/Effect"
+import * as Option from "effect/Option"
+import * as Stream from "effect/Stream"
+import type { Frame } from "./internal/frame.js"
+
+export type {
+  /**
+   * Bytes ready to be written to many connections: as they are, and as one HTTP/1.1 chunk.
+   *
+   * @since 0.1.0
+   * @category models
+   */
+  Frame
+} from "./internal/frame.js"
+
+/**
+ * Why a connection ended.
+ *
+ * - `client-closed`: the client went away
+ * - `pending-overflow`: more than `maxPendingBytes` waited for the client
+ * - `stalled`: something waited longer than `stallTimeout`
+ * - `disconnected`: `hub.disconnect` was called
+ * - `shutdown`: the hub is closing
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export type EndReason = "client-closed" | "pending-overflow" | "stalled" | "disconnected" | "shutdown"
+
+/**
+ * Whether what still waits is thrown away at the end: a client that does not read cannot be waited for.
+ *
+ * @since 0.1.0
+ * @category predicates
+ */
+export const isAbrupt = (reason: EndReason): boolean => reason === "pending-overflow" || reason === "stalled"
+
+/**
+ * An open response. All members are synchronous and do not throw, before and after the end.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface Connection {
+  /** Hands over a frame. Never blocks; after the end it does nothing. */
+  readonly write: (frame: Frame) => void
+  /** Bytes written but not yet taken by the network. */
+  readonly pendingBytes: () => number
+  /** Ends the response: behind all that waits, or at once if the reason {@link isAbrupt}. */
+  readonly end: (reason: EndReason) => void
+  /** Calls the listener once when the connection has ended by itself or by {@link Connection.end}. One listener. */
+  readonly onClose: (listener: () => void) => void
+  /** Whether keepalives are part of the connection; if not, the hub writes them. */
+  readonly keepsItselfAlive: boolean
+}
+
+/**
+ * A connection that is read as a `Stream`.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface PortableConnection extends Connection {
+  /** The body of the response. It cannot fail; it may be run once. */
+  readonly stream: Stream.Stream<Uint8Array>
+  /** Tells that the body will not be read (any more): its reader is gone, or it was never sent. */
+  readonly close: () => void
+}
+
+/**
+ * Makes a connection that works on any `HttpServer`, in a web handler and under `TestClock`.
+ *
+ * @param options.keepalive merged into the body; it ends with the connection. `Stream.empty` for none.
+ * @param options.onAbrupt called when the connection ends abruptly, to free a reader that is stuck on the network
+ * @since 0.1.0
+ * @category constructors
+ */
+export const makePortable = (options: {
+  readonly keepalive: Stream.Stream<Uint8Array>
+  readonly onAbrupt?: (() => void) | undefined
+}): PortableConnection => {
+  let queue: Array<Uint8Array> = []
+  let pending = 0
+  let state: "open" | "ending" | "closed" = "open"
+  let wake: (() => void) | undefined
+  let listener: (() => void) | undefined
+
+  const close = () => {
+    if (state === "closed") return
+    state = "closed"
+    queue = []
+    pending = 0
+    wake?.()
+    listener?.()
+  }
+  const take = (): Effect.Effect<Chunk.Chunk<Uint8Array>, Option.Option<never>> => {
+    if (queue.length === 0) return Effect.fail(Option.none())
+    const taken = Chunk.unsafeFromArray(queue)
+    queue = []
+    pending = 0
+    return Effect.succeed(taken)
+  }
+  const pull = Effect.async<Chunk.Chunk<Uint8Array>, Option.Option<never>>((resume) => {
+    if (queue.length > 0 || state !== "open") return resume(Effect.suspend(take))
+    wake = () => {
+      wake = undefined
+      resume(Effect.suspend(take))
+    }
+    return Effect.sync(() => (wake = undefined))
+  })
+
+  return {
+    keepsItselfAlive: true,
+    write: (frame) => {
+      if (state !== "open") return
+      queue.push(frame.bytes)
+      pending += frame.bytes.length
+      wake?.()
+    },
+    pendingBytes: () => pending,
+    end: (reason) => {
+      if (state !== "open") return
+      if (isAbrupt(reason)) {
+        close()
+        options.onAbrupt?.()
+      } else {
+        state = "ending"
+        wake?.()
+      }
+    },
+    onClose: (onClose) => (listener = onClose),
+    close,
+    stream: Stream.repeatEffectChunkOption(pull).pipe(
+      // Halting left ends the body with its events; the default would wait for the endless keepalive.
+      Stream.merge(options.keepalive, { haltStrategy: "left" }),
+      Stream.ensuring(Effect.sync(close))
+    )
+  }
+}

@@ -1,0 +1,157 @@
+/**
+ * Options of the hub and of the standalone server: documented fields, their defaults, and how they are read from the
+ * environment.
+ *
+ * @since 0.1.0
+ */
+import * as Config from "effect/Config"
+import * as ConfigError from "effect/ConfigError"
+import * as Duration from "effect/Duration"
+import * as Either from "effect/Either"
+import type * as Option from "effect/Option"
+import type * as Redacted from "effect/Redacted"
+import type { ClientAddressOptions, TrustedProxies } from "./http/ClientAddress.js"
+import type { Keepalive } from "./Keepalive.js"
+
+/**
+ * Options of the hub.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface HubOptions {
+  /** When an idle connection gets a `:keepalive` comment. Default: every 15 seconds. */
+  readonly keepalive?: Keepalive | undefined
+  /** Bytes that may wait for one client; with more its connection is ended. Default: 1 MiB. */
+  readonly maxPendingBytes?: number | undefined
+  /** How long anything may wait for one client before its connection is ended. Default: 30 seconds. */
+  readonly stallTimeout?: Duration.DurationInput | undefined
+  /** Events that may wait for one in-process subscriber; with more its stream fails. Default: 16,384. */
+  readonly maxPendingEvents?: number | undefined
+  /**
+   * On shutdown each client is told, in a last `retry:`, to come back after a time drawn from this range, so that not all
+   * come back at once. Default: 1 to 5 seconds. `false`: clients are told nothing.
+   */
+  readonly shutdownRetry?: readonly [min: Duration.DurationInput, max: Duration.DurationInput] | false | undefined
+  /** Longest namespace in bytes. Default: 2,048. */
+  readonly maxNamespaceBytes?: number | undefined
+}
+
+/**
+ * The options of the hub with their defaults filled in, times in ms.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface HubSettings {
+  readonly keepalive: Keepalive
+  readonly maxPendingBytes: number
+  readonly stallMillis: number
+  readonly maxPendingEvents: number
+  readonly shutdownRetryMillis: readonly [min: number, max: number] | undefined
+  readonly maxNamespaceBytes: number
+}
+
+/**
+ * Fills in the defaults.
+ *
+ * @since 0.1.0
+ * @category conversions
+ */
+export const hubSettings = (options: HubOptions = {}): HubSettings => {
+  const retry = options.shutdownRetry ?? (["1 second", "5 seconds"] as const)
+  return {
+    keepalive: options.keepalive ?? "15 seconds",
+    maxPendingBytes: options.maxPendingBytes ?? 1024 * 1024,
+    stallMillis: Duration.toMillis(options.stallTimeout ?? "30 seconds"),
+    maxPendingEvents: options.maxPendingEvents ?? 16_384,
+    shutdownRetryMillis: retry === false ? undefined : [Duration.toMillis(retry[0]), Duration.toMillis(retry[1])],
+    maxNamespaceBytes: options.maxNamespaceBytes ?? 2048
+  }
+}
+
+const positive = (name: string, what: string): Config.Config<number> =>
+  Config.integer(name).pipe(
+    Config.validate({ message: "must be at least 1", validation: (value) => value >= 1 }),
+    Config.withDescription(what)
+  )
+
+/**
+ * Reads `SSE_KEEPALIVE`, `SSE_MAX_PENDING_BYTES` and `SSE_STALL_TIMEOUT`. What is not set keeps its default.
+ *
+ * @since 0.1.0
+ * @category config
+ */
+export const hubFromEnv: Config.Config<HubOptions> = Config.all({
+  keepalive: Config.string("SSE_KEEPALIVE").pipe(
+    Config.mapOrFail((text): Either.Either<Keepalive, ConfigError.ConfigError> => {
+      if (text === "off") return Either.right(false)
+      const duration = Duration.decodeUnknown(text)
+      return duration._tag === "Some" && Duration.toMillis(duration.value) >= 100 && Duration.isFinite(duration.value)
+        ? Either.right(duration.value)
+        : Either.left(
+            ConfigError.InvalidData(["SSE_KEEPALIVE"], `"${text}" is neither "off" nor a time such as "15 seconds"`)
+          )
+    }),
+    Config.withDefault<Keepalive>("15 seconds"),
+    Config.withDescription("time between keepalives, or off")
+  ),
+  maxPendingBytes: positive("SSE_MAX_PENDING_BYTES", "bytes that may wait for one client").pipe(
+    Config.withDefault(1024 * 1024)
+  ),
+  stallTimeout: Config.duration("SSE_STALL_TIMEOUT").pipe(
+    Config.withDefault(Duration.seconds(30)),
+    Config.withDescription("how long anything may wait for one client")
+  )
+})
+
+/**
+ * What the standalone server reads besides the hub's options.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface ServerConfig extends ClientAddressOptions {
+  /** `SSE_HOST`: the address to listen on. Default: `127.0.0.1`, reached from this machine only. */
+  readonly host: string
+  /** `SSE_PORT`: the port; 0 takes a free one. Default: 8001. */
+  readonly port: number
+  /** `SSE_PUBLISH_TOKEN`: what publishers must send. If not set, the server makes one at start and prints it. */
+  readonly publishToken: Option.Option<Redacted.Redacted<string>>
+}
+
+/**
+ * Reads `SSE_HOST`, `SSE_PORT`, `SSE_PUBLISH_TOKEN`, `SSE_TRUSTED_PROXIES` (a number of hops, or addresses and CIDR
+ * ranges with commas between) and `SSE_CLIENT_ADDRESS_HEADER`.
+ *
+ * @since 0.1.0
+ * @category config
+ */
+export const serverFromEnv: Config.Config<ServerConfig> = Config.all({
+  host: Config.nonEmptyString("SSE_HOST").pipe(
+    Config.withDefault("127.0.0.1"),
+    Config.withDescription("address to listen on")
+  ),
+  port: Config.integer("SSE_PORT").pipe(
+    Config.validate({ message: "must be from 0 to 65535", validation: (port) => port >= 0 && port <= 65_535 }),
+    Config.withDefault(8001),
+    Config.withDescription("port to listen on, 0 for a free one")
+  ),
+  publishToken: Config.option(Config.redacted(Config.nonEmptyString("SSE_PUBLISH_TOKEN"))),
+  trustedProxies: Config.string("SSE_TRUSTED_PROXIES").pipe(
+    Config.map((text): TrustedProxies =>
+      /^\s*\d+\s*$/.test(text)
+        ? Number(text)
+        : text
+            .split(",")
+            .map((range) => range.trim())
+            .filter((range) => range !== "")
+    ),
+    Config.withDefault<TrustedProxies>(0)
+  ),
+  header: Config.literal(
+    "x-forwarded-for",
+    "forwarded",
+    "x-real-ip"
+  )("SSE_CLIENT_ADDRESS_HEADER").pipe(Config.withDefault("x-forwarded-for"))
+})

@@ -1,0 +1,118 @@
+/**
+ * What is published, and the one place that turns it into bytes on the wire (WHATWG HTML section 9.2, `text/event-stream`).
+ *
+ * @since 0.1.0
+ */
+import * as Either from "effect/Either"
+import { InvalidEvent } from "./SseError.js"
+
+/**
+ * An event.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface SseEvent {
+  /** Where it is published; see `Namespace.parse` for what is allowed. */
+  readonly namespace: string
+  /** The event's name, which `EventSource` dispatches it by. Left out or empty: `message`. No CR, LF or NUL. */
+  readonly event?: string | undefined
+  /** The payload: text, or bytes of UTF-8. CRLF, CR and LF all arrive as LF. Empty is allowed. */
+  readonly data: string | Uint8Array
+  /** What a client sends back as `Last-Event-ID`: 1 to 128 visible ASCII characters. */
+  readonly id?: string | undefined
+  /** How long a client should wait before it connects again, in ms: a whole number from 0 to 2,147,483,647. */
+  readonly retry?: number | undefined
+}
+
+const encoder = new TextEncoder()
+const decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true })
+const lineEnd = /\r\n|\r|\n/
+const maxRetry = 2_147_483_647
+
+// A parser drops one space after the colon. One is written only where the value begins with a space itself, so nothing is lost.
+const field = (name: string, value: string): string => name + (value[0] === " " ? ": " : ":") + value + "\n"
+
+const lines = (name: string, text: string): string =>
+  text.includes("\n") || text.includes("\r")
+    ? text
+        .split(lineEnd)
+        .map((line) => field(name, line))
+        .join("")
+    : field(name, text)
+
+/**
+ * The payload as text, or why it is none.
+ *
+ * @internal
+ */
+export const dataText = (data: string | Uint8Array): Either.Either<string, string> => {
+  if (typeof data === "string") {
+    return data.isWellFormed() ? Either.right(data) : Either.left("has a lone surrogate, which UTF-8 cannot carry")
+  }
+  return Either.try({ try: () => decoder.decode(data), catch: () => "is not valid UTF-8" })
+}
+
+/**
+ * The bytes of one event, ended by a blank line: `id`, `retry`, `event`, then a `data` line for each line of the payload.
+ *
+ * The refusals keep an event whole for every client: a line break in `event` would let a publisher forge other fields,
+ * NUL or control characters in `id` and ids beyond ASCII break the reconnect of real clients, and a larger `retry` makes
+ * some of them reconnect without pause.
+ *
+ * @param event the event; its namespace is no part of the bytes and is not looked at
+ * @returns the bytes, or an {@link InvalidEvent} with the field and the reason
+ * @since 0.1.0
+ * @category encoding
+ * @example
+ * ```ts
+ * import { SseEvent } from "effect-sse"
+ * import { Either } from "effect"
+ *
+ * const bytes = SseEvent.encode({ namespace: "/pets/dogs", event: "new-dog", data: "Corgi" })
+ * new TextDecoder().decode(Either.getOrThrow(bytes)) // "event:new-dog\ndata:Corgi\n\n"
+ * ```
+ */
+export const encode = (event: SseEvent): Either.Either<Uint8Array, InvalidEvent> => {
+  const text = dataText(event.data)
+  if (Either.isLeft(text)) return invalid("data", text.left)
+  let block = ""
+  if (event.id !== undefined) {
+    if (!/^[\x21-\x7e]{1,128}$/.test(event.id)) return invalid("id", "must be 1 to 128 visible ASCII characters")
+    block += field("id", event.id)
+  }
+  if (event.retry !== undefined) {
+    if (!Number.isInteger(event.retry) || event.retry < 0 || event.retry > maxRetry) {
+      return invalid("retry", "must be a whole number of milliseconds from 0 to 2147483647")
+    }
+    block += field("retry", String(event.retry))
+  }
+  if (event.event !== undefined && event.event !== "") {
+    if (/[\r\n\0]/.test(event.event)) return invalid("event", "must not contain CR, LF or NUL")
+    if (!event.event.isWellFormed()) return invalid("event", "has a lone surrogate, which UTF-8 cannot carry")
+    block += field("event", event.event)
+  }
+  return Either.right(encoder.encode(block + lines("data", text.right) + "\n"))
+}
+
+const invalid = (name: InvalidEvent["field"], reason: string): Either.Either<never, InvalidEvent> =>
+  Either.left(new InvalidEvent({ field: name, reason, index: 0 }))
+
+/**
+ * A comment, which every client ignores; used to send the head at once and to keep a connection alive. Each line of the
+ * text becomes a line of the comment.
+ *
+ * @since 0.1.0
+ * @category encoding
+ */
+export const comment = (text: string): Uint8Array => encoder.encode(lines("", text) + "\n")
+
+/**
+ * A `retry` block without an event: from now on the client waits this long, in ms, before it connects again. Taken as a
+ * whole number and held between 0 and 2,147,483,647.
+ *
+ * @since 0.1.0
+ * @category encoding
+ */
+export const retry = (millis: number): Uint8Array =>
+  encoder.encode(field("retry", String(Math.min(Math.max(Math.trunc(millis), 0), maxRetry))) + "\n")

@@ -1,0 +1,122 @@
+#!/usr/bin/env node
+/**
+ * `effect-sse serve`: the standalone server, configured by flags and the environment.
+ *
+ * @internal
+ */
+import * as HttpServer from "@effect/platform/HttpServer"
+import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
+import * as Cause from "effect/Cause"
+import * as ConfigError from "effect/ConfigError"
+import * as ConfigProvider from "effect/ConfigProvider"
+import * as Console from "effect/Console"
+import * as Effect from "effect/Effect"
+import * as Layer from "effect/Layer"
+import * as Option from "effect/Option"
+import * as Redacted from "effect/Redacted"
+import { randomBytes } from "node:crypto"
+import { parseArgs } from "node:util"
+import { demo } from "./node/demo.js"
+import * as SseServer from "./node/SseServer.js"
+import * as SseConfig from "./SseConfig.js"
+import * as SseHub from "./SseHub.js"
+
+const usage = `effect-sse: a Server-Sent Events hub
+
+  effect-sse serve [--host ADDRESS] [--port PORT] [--demo]
+
+  --host   address to listen on          (SSE_HOST, 127.0.0.1)
+  --port   port to listen on, 0 = free   (SSE_PORT, 8001)
+  --demo   broadcast the time on /time and pets on /pets/dogs and /pets/cats
+
+Environment:
+  SSE_PUBLISH_TOKEN           what publishers send; made and printed at start if not set
+  SSE_KEEPALIVE               time between keepalives, or off          (15 seconds)
+  SSE_MAX_PENDING_BYTES       bytes that may wait for one client       (1048576)
+  SSE_STALL_TIMEOUT           how long anything may wait for one       (30 seconds)
+  SSE_TRUSTED_PROXIES         number of proxies, or addresses and CIDR ranges
+  SSE_CLIENT_ADDRESS_HEADER   x-forwarded-for, forwarded or x-real-ip  (x-forwarded-for)
+`
+
+/** A mistake of the operator: told in one line, without a trace. */
+class Usage {
+  readonly _tag = "Usage"
+  constructor(readonly message: string) {}
+}
+
+const readArguments = Effect.try({
+  try: () =>
+    parseArgs({
+      args: process.argv.slice(2),
+      allowPositionals: true,
+      options: {
+        host: { type: "string" },
+        port: { type: "string" },
+        demo: { type: "boolean", default: false },
+        help: { type: "boolean", short: "h", default: false }
+      }
+    }),
+  catch: (error) => new Usage(error instanceof Error ? error.message : String(error))
+})
+
+const banner = (token: string, demo: boolean) =>
+  HttpServer.addressFormattedWith((address) =>
+    Console.log(
+      [
+        `effect-sse listens on ${address}`,
+        "",
+        `  subscribe   curl -N ${address}/subscribe/${demo ? "pets" : ""}`,
+        `  publish     curl -H 'Authorization: Bearer ${token}' --data-binary 'Corgi' '${address}/publish/pets/dogs?event=new-dog'`,
+        `  admin page  ${address}/admin/ (not built yet)`,
+        ""
+      ].join("\n")
+    )
+  )
+
+const serve = (withDemo: boolean) =>
+  Effect.gen(function* () {
+    const { publishToken, ...config } = yield* SseConfig.serverFromEnv
+    const token = Option.getOrElse(publishToken, () => Redacted.make(randomBytes(18).toString("base64url")))
+    const server = yield* Effect.try({
+      try: () => SseServer.layer({ ...config, publishToken: token }),
+      catch: (error) => new Usage(error instanceof Error ? error.message : String(error))
+    })
+    // A token the operator chose is known to them and stays out of the output.
+    const shown = Option.isSome(publishToken) ? "$SSE_PUBLISH_TOKEN" : Redacted.value(token)
+    const main = Effect.zipRight(banner(shown, withDemo), withDemo ? demo : Effect.never)
+    yield* main.pipe(Effect.provide(Layer.provideMerge(server, SseHub.layerConfig(SseConfig.hubFromEnv))))
+  })
+
+const main = Effect.gen(function* () {
+  const { positionals, values } = yield* readArguments
+  if (values.help) return yield* Console.log(usage)
+  if (positionals.length !== 1 || positionals[0] !== "serve") return yield* Effect.fail(new Usage(`\n${usage}`))
+  const flags = new Map<string, string>()
+  if (values.host !== undefined) flags.set("SSE_HOST", values.host)
+  if (values.port !== undefined) flags.set("SSE_PORT", values.port)
+  yield* serve(values.demo).pipe(
+    Effect.withConfigProvider(ConfigProvider.orElse(ConfigProvider.fromMap(flags), () => ConfigProvider.fromEnv()))
+  )
+})
+
+const describe = (error: unknown): string | undefined => {
+  if (error instanceof Usage) return error.message
+  if (ConfigError.isConfigError(error)) return String(error)
+  if (typeof error !== "object" || error === null || !("_tag" in error)) return undefined
+  if (error._tag !== "ServeError" || !("cause" in error)) return undefined
+  const cause = error.cause
+  if (!(cause instanceof Error)) return undefined
+  return "code" in cause && cause.code === "EADDRINUSE"
+    ? `the port is taken: ${cause.message}. Choose another with --port or SSE_PORT`
+    : `cannot listen: ${cause.message}`
+}
+
+NodeRuntime.runMain(
+  Effect.tapErrorCause(main, (cause) => {
+    if (Cause.isInterruptedOnly(cause)) return Effect.void
+    const failure = Cause.failureOption(cause)
+    const known = Option.flatMapNullable(failure, describe)
+    return Option.isSome(known) ? Console.error(`effect-sse: ${known.value}`) : Effect.logError(cause)
+  }),
+  { disableErrorReporting: true }
+)

@@ -1,0 +1,110 @@
+/**
+ * The address of the client, also behind proxies.
+ *
+ * Anyone can send `X-Forwarded-For`. What it says is taken only from proxies that were named as trusted, and read from
+ * the right, where the nearest proxy wrote; what stands further left than the trusted proxies reach is the client's own
+ * word and is not believed.
+ *
+ * @since 0.1.0
+ */
+import type { HttpServerRequest } from "@effect/platform/HttpServerRequest"
+import * as Option from "effect/Option"
+import ipaddr from "ipaddr.js"
+
+/**
+ * The proxies that are believed: how many stand in front of the server (each must append to the header), or the address
+ * ranges (CIDR, `10.0.0.0/8`) or single addresses they connect from.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export type TrustedProxies = number | ReadonlyArray<string>
+
+/**
+ * How to find a client's address.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface ClientAddressOptions {
+  /** Default: none; the address is the peer's, and forwarding headers are ignored. */
+  readonly trustedProxies?: TrustedProxies | undefined
+  /**
+   * The header your proxies write. Default: `x-forwarded-for`. Only this one is read, as a proxy passes on the others as
+   * the client sent them.
+   */
+  readonly header?: "x-forwarded-for" | "forwarded" | "x-real-ip" | undefined
+}
+
+/**
+ * Makes a function that tells the address of a request's client; `""` when the peer's is not known.
+ *
+ * @throws Error if a trusted proxy is neither an address nor a CIDR range, or the number is not a whole one from 0 on
+ * @since 0.1.0
+ * @category constructors
+ */
+export const make = (options: ClientAddressOptions = {}): ((request: HttpServerRequest) => string) => {
+  const header = options.header ?? "x-forwarded-for"
+  const trusted = options.trustedProxies ?? 0
+  if (typeof trusted === "number" && (!Number.isInteger(trusted) || trusted < 0)) {
+    throw new Error(`trustedProxies: ${trusted} is not a number of proxies`)
+  }
+  const ranges = typeof trusted === "number" ? [] : trusted.map(parseRange)
+  const isTrusted = (address: string, hop: number): boolean =>
+    typeof trusted === "number" ? hop < trusted : inAnyRange(address, ranges)
+
+  return (request) => {
+    let address = normalize(Option.getOrElse(request.remoteAddress, () => "")) ?? ""
+    if (trusted === 0 || !isTrusted(address, 0)) return address
+    const value = request.headers[header]
+    if (value === undefined) return address
+    const chain =
+      header === "x-forwarded-for" ? value.split(",") : header === "forwarded" ? forwardedFor(value) : [value]
+    // From the nearest on: each entry was written by the hop behind it, and counts only if that hop is trusted.
+    for (let hop = 0; hop < chain.length && isTrusted(address, hop); hop++) {
+      const entry = normalize(chain[chain.length - 1 - hop]!.trim())
+      if (entry === undefined) break
+      address = entry
+    }
+    return address
+  }
+}
+
+/** The `for` parameters of a `Forwarded` header (RFC 7239 section 4), first hop first. */
+const forwardedFor = (value: string): ReadonlyArray<string> =>
+  splitOutsideQuotes(value, ",").map((element) => {
+    for (const pair of splitOutsideQuotes(element, ";")) {
+      const match = /^\s*for\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^\s"]*))\s*$/i.exec(pair)
+      if (match !== null) return match[1]?.replace(/\\(.)/g, "$1") ?? match[2] ?? ""
+    }
+    return ""
+  })
+
+const splitOutsideQuotes = (text: string, separator: "," | ";"): ReadonlyArray<string> =>
+  text.match(separator === "," ? /(?:"(?:[^"\\]|\\.)*"|[^",])+/g : /(?:"(?:[^"\\]|\\.)*"|[^";])+/g) ?? []
+
+/** An address without port, brackets and zone; IPv4 in IPv6 as IPv4; `undefined` for anything else. */
+const normalize = (text: string): string | undefined => {
+  const bracketed = /^\[([^\]]*)\](?::\d{1,5})?$/.exec(text)
+  const withPort = /^(\d{1,3}(?:\.\d{1,3}){3}):\d{1,5}$/.exec(text)
+  const bare = (bracketed?.[1] ?? withPort?.[1] ?? text).replace(/%.*$/, "")
+  if (!ipaddr.IPv4.isValidFourPartDecimal(bare) && !ipaddr.IPv6.isValid(bare)) return undefined
+  return ipaddr.process(bare).toString()
+}
+
+type Range = [ipaddr.IPv4 | ipaddr.IPv6, number]
+
+const parseRange = (text: string): Range => {
+  if (ipaddr.isValidCIDR(text)) return ipaddr.parseCIDR(text)
+  if (ipaddr.IPv4.isValidFourPartDecimal(text) || ipaddr.IPv6.isValid(text)) {
+    const address = ipaddr.process(text)
+    return [address, address.kind() === "ipv4" ? 32 : 128]
+  }
+  throw new Error(`trustedProxies: "${text}" is neither an address nor a CIDR range`)
+}
+
+const inAnyRange = (text: string, ranges: ReadonlyArray<Range>): boolean => {
+  if (text === "") return false
+  const address = ipaddr.process(text)
+  return ranges.some(([range, bits]) => address.kind() === range.kind() && address.match(range, bits))
+}

@@ -1,0 +1,208 @@
+/**
+ * `POST /publish/<namespace>`: one event from the body, or a batch as NDJSON.
+ *
+ * @internal
+ */
+import * as HttpServerRequest from "@effect/platform/HttpServerRequest"
+import * as HttpServerResponse from "@effect/platform/HttpServerResponse"
+import * as Effect from "effect/Effect"
+import * as Either from "effect/Either"
+import * as ParseResult from "effect/ParseResult"
+import * as Redacted from "effect/Redacted"
+import * as Schema from "effect/Schema"
+import * as Stream from "effect/Stream"
+import * as Namespace from "../Namespace.js"
+import { SseHub } from "../SseHub.js"
+import type { SseEvent } from "../SseEvent.js"
+import * as Refusal from "./Refusal.js"
+import { splitUrl } from "./url.js"
+
+export interface PublishOptions {
+  readonly token: Redacted.Redacted<string> | undefined
+  readonly maxBodyBytes: number
+}
+
+/** @param path the raw path behind `/publish`, without the query */
+export const handle = (
+  path: string,
+  options: PublishOptions
+): Effect.Effect<HttpServerResponse.HttpServerResponse, never, SseHub | HttpServerRequest.HttpServerRequest> =>
+  Effect.gen(function* () {
+    const request = yield* HttpServerRequest.HttpServerRequest
+    if (request.method !== "POST") return Refusal.methodNotAllowed("POST")
+    const refused = authorize(request.headers["authorization"], options.token)
+    if (refused !== undefined) return refused
+    const hub = yield* SseHub
+    const namespace = yield* Namespace.parse(path === "" ? "/" : path, { maxBytes: hub.maxNamespaceBytes })
+    const mediaType = mediaTypeOf(request.headers["content-type"])
+    const isBatch = mediaType === "application/x-ndjson"
+    if (!isBatch && !isPayload(mediaType)) {
+      return yield* refusal(
+        Refusal.refuse(
+          415,
+          "UnsupportedMediaType",
+          `cannot publish ${mediaType}: send the data as text, JSON or application/octet-stream, or a batch as application/x-ndjson`
+        )
+      )
+    }
+    const encoding = request.headers["content-encoding"]
+    if (encoding !== undefined && encoding !== "identity") {
+      return yield* refusal(Refusal.refuse(415, "UnsupportedMediaType", `cannot read content-encoding ${encoding}`))
+    }
+    const body = yield* readBody(request, options.maxBodyBytes)
+    if (!isBatch) {
+      const position = yield* hub.publish({ namespace, data: body, ...(yield* readQuery(request.url)) })
+      return HttpServerResponse.unsafeJson({ position }, { status: 202 })
+    }
+    const lines = yield* readLines(body, namespace)
+    const positions = yield* hub
+      .publishAll(lines.map((line) => line.event))
+      .pipe(
+        Effect.catchTag("InvalidEvent", (error) =>
+          refusal(Refusal.invalidEvent(error, { line: lines[error.index]?.number ?? 0 }))
+        )
+      )
+    return HttpServerResponse.unsafeJson({ positions }, { status: 202 })
+  }).pipe(
+    Effect.catchTags({
+      Refused: (refused) => Effect.succeed(refused.response),
+      InvalidNamespace: (error) => Effect.succeed(Refusal.invalidNamespace(error)),
+      InvalidEvent: (error) => Effect.succeed(Refusal.invalidEvent(error)),
+      HubClosed: (error) => Effect.succeed(Refusal.unavailable(error.message)),
+      EventLogError: (error) => Effect.succeed(Refusal.unavailable(error.message))
+    })
+  )
+
+class Refused {
+  readonly _tag = "Refused"
+  constructor(readonly response: HttpServerResponse.HttpServerResponse) {}
+}
+
+const refusal = (response: HttpServerResponse.HttpServerResponse): Effect.Effect<never, Refused> =>
+  Effect.fail(new Refused(response))
+
+const badRequest = (message: string, details?: Record<string, number>): Effect.Effect<never, Refused> =>
+  refusal(Refusal.refuse(400, "BadRequest", message, details === undefined ? undefined : { details }))
+
+const authorize = (
+  header: string | undefined,
+  token: PublishOptions["token"]
+): HttpServerResponse.HttpServerResponse | undefined => {
+  if (token === undefined) {
+    return Refusal.refuse(403, "PublishDisabled", "publishing over HTTP is off: this server has no publish token")
+  }
+  const given = /^Bearer +(.+)$/i.exec(header ?? "")?.[1]
+  if (given === undefined) {
+    return Refusal.refuse(401, "Unauthorized", "send the publish token as: Authorization: Bearer <token>", {
+      headers: { "www-authenticate": "Bearer" }
+    })
+  }
+  return equalInConstantTime(given, Redacted.value(token))
+    ? undefined
+    : Refusal.refuse(403, "Forbidden", "the publish token is wrong")
+}
+
+/** Takes as long wherever the texts differ, so that the time of an answer tells nothing about the token. */
+const equalInConstantTime = (given: string, expected: string): boolean => {
+  const a = new TextEncoder().encode(given)
+  const b = new TextEncoder().encode(expected)
+  let difference = a.length ^ b.length
+  for (let i = 0; i < a.length; i++) difference |= a[i]! ^ (b[i % b.length] ?? 0)
+  return difference === 0
+}
+
+const mediaTypeOf = (header: string | undefined): string => (header ?? "").split(";")[0]!.trim().toLowerCase()
+
+const isPayload = (mediaType: string): boolean =>
+  mediaType === "" ||
+  mediaType.startsWith("text/") ||
+  mediaType === "application/json" ||
+  mediaType.endsWith("+json") ||
+  mediaType === "application/octet-stream" ||
+  // What curl --data says it sends.
+  mediaType === "application/x-www-form-urlencoded"
+
+const readBody = (
+  request: HttpServerRequest.HttpServerRequest,
+  maxBytes: number
+): Effect.Effect<Uint8Array, Refused> => {
+  const tooLarge = refusal(
+    Refusal.refuse(413, "BodyTooLarge", `the body is larger than ${maxBytes} bytes`, { details: { maxBytes } })
+  )
+  if (Number(request.headers["content-length"] ?? 0) > maxBytes) return tooLarge
+  const parts: Array<Uint8Array> = []
+  let size = 0
+  return request.stream.pipe(
+    Stream.runForEach((part) => {
+      size += part.length
+      parts.push(part)
+      return size > maxBytes ? tooLarge : Effect.void
+    }),
+    Effect.map(() => {
+      const body = new Uint8Array(size)
+      let offset = 0
+      for (const part of parts) {
+        body.set(part, offset)
+        offset += part.length
+      }
+      return body
+    }),
+    Effect.catchTag("RequestError", (error) =>
+      // A request without a body is an event with empty data.
+      error.description === "can not create stream from empty body"
+        ? Effect.succeed(new Uint8Array(0))
+        : badRequest("the body could not be read")
+    )
+  )
+}
+
+const readQuery = (url: string): Effect.Effect<Omit<SseEvent, "namespace" | "data">, Refused> => {
+  const query = new URLSearchParams(splitUrl(url)[1])
+  for (const name of query.keys()) {
+    if (name !== "event" && name !== "id" && name !== "retry") {
+      return badRequest(`the query takes event, id and retry, not ${JSON.stringify(name.slice(0, 100))}`)
+    }
+    if (query.getAll(name).length > 1) return badRequest(`${name} is given more than once`)
+  }
+  const retry = query.get("retry")
+  return Effect.succeed({
+    event: query.get("event") ?? undefined,
+    id: query.get("id") ?? undefined,
+    // Anything but digits becomes NaN, which the event's own check refuses.
+    retry: retry === null ? undefined : /^\d+$/.test(retry) ? Number(retry) : Number.NaN
+  })
+}
+
+const Line = Schema.Struct({
+  namespace: Schema.optional(Schema.String),
+  event: Schema.optional(Schema.String),
+  data: Schema.String,
+  id: Schema.optional(Schema.String),
+  retry: Schema.optional(Schema.Number)
+})
+
+const decodeLine = Schema.decodeUnknownEither(Schema.parseJson(Line), { onExcessProperty: "error" })
+
+const readLines = (
+  body: Uint8Array,
+  namespace: Namespace.Namespace
+): Effect.Effect<ReadonlyArray<{ readonly number: number; readonly event: SseEvent }>, Refused> =>
+  Effect.gen(function* () {
+    const text = yield* Effect.try({
+      try: () => new TextDecoder("utf-8", { fatal: true }).decode(body),
+      catch: () => new Refused(Refusal.refuse(400, "BadRequest", "the body is not valid UTF-8"))
+    })
+    const events: Array<{ readonly number: number; readonly event: SseEvent }> = []
+    for (const [index, line] of text.split("\n").entries()) {
+      if (line.trim() === "") continue
+      const decoded = decodeLine(line)
+      if (Either.isLeft(decoded)) {
+        const issue = ParseResult.ArrayFormatter.formatErrorSync(decoded.left)[0]
+        const where = issue === undefined || issue.path.length === 0 ? "" : `${issue.path.map(String).join(".")}: `
+        return yield* badRequest(`line ${index + 1}: ${where}${issue?.message ?? "not an event"}`, { line: index + 1 })
+      }
+      events.push({ number: index + 1, event: { ...decoded.right, namespace: decoded.right.namespace ?? namespace } })
+    }
+    if (events.length === 0) return yield* badRequest("the batch has no events")
+    return events
+  })

@@ -1,0 +1,36 @@
+/**
+ * Answers that refuse a request: a status and a JSON body `{ error, message, ... }` that says what is wrong.
+ *
+ * @internal
+ */
+import * as HttpServerResponse from "@effect/platform/HttpServerResponse"
+import type { InvalidEvent, InvalidNamespace } from "../SseError.js"
+
+export const refuse = (
+  status: number,
+  error: string,
+  message: string,
+  options?: {
+    readonly headers?: Record<string, string>
+    readonly details?: Record<string, string | number>
+  }
+): HttpServerResponse.HttpServerResponse =>
+  HttpServerResponse.unsafeJson(
+    { error, message, ...options?.details },
+    { status, headers: { "cache-control": "no-store", ...options?.headers } }
+  )
+
+export const invalidNamespace = (error: InvalidNamespace): HttpServerResponse.HttpServerResponse =>
+  refuse(400, error._tag, error.message, { details: { rule: error.rule } })
+
+export const invalidEvent = (
+  error: InvalidEvent,
+  details?: Record<string, number>
+): HttpServerResponse.HttpServerResponse =>
+  refuse(400, error._tag, error.message, { details: { field: error.field, reason: error.reason, ...details } })
+
+export const methodNotAllowed = (allow: string): HttpServerResponse.HttpServerResponse =>
+  refuse(405, "MethodNotAllowed", `this address takes ${allow}`, { headers: { allow } })
+
+export const unavailable = (message: string): HttpServerResponse.HttpServerResponse =>
+  refuse(503, "Unavailable", message, { headers: { "retry-after": "5" } })

@@ -1,0 +1,40 @@
+/**
+ * @since 0.1.0
+ */
+export * as Connection from "./Connection.js"
+/**
+ * @since 0.1.0
+ */
+export * as EventLog from "./EventLog.js"
+/**
+ * @since 0.1.0
+ */
+export * as Keepalive from "./Keepalive.js"
+/**
+ * @since 0.1.0
+ */
+export * as Namespace from "./Namespace.js"
+/**
+ * @since 0.1.0
+ */
+export * as SseConfig from "./SseConfig.js"
+/**
+ * @since 0.1.0
+ */
+export * as SseError from "./SseError.js"
+/**
+ * @since 0.1.0
+ */
+export * as SseEvent from "./SseEvent.js"
+/**
+ * @since 0.1.0
+ */
+export * as SseHub from "./SseHub.js"
+/**
+ * @since 0.1.0
+ */
+export * as SseRoutes from "./SseRoutes.js"
+/**
+ * @since 0.1.0
+ */
+export { SseLayer } from "./SseHub.js"

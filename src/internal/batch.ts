@@ -1,0 +1,18 @@
+import type { LogEntry } from "../EventLog.js"
+import type { Frame } from "./frame.js"
+import { join } from "./frame.js"
+
+/**
+ * What one subscription gets in one round: the entries in the log's order, and their bytes, joined once for all who
+ * want bytes.
+ *
+ * @internal
+ */
+export class Batch {
+  readonly entries: Array<LogEntry> = []
+  private joined: Frame | undefined
+
+  get frame(): Frame {
+    return (this.joined ??= join(this.entries.map((entry) => entry.frame)))
+  }
+}

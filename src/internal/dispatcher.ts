@@ -1,0 +1,133 @@
+/**
+ * The one fiber that takes published events from the hub's `PubSub` and hands them to those who listen.
+ *
+ * It works in rounds. What arrives while one round is written makes up the next one, so batches form by themselves and
+ * no timer delays an event. After each round, and within a long one, the event loop gets its turn.
+ *
+ * @internal
+ */
+import * as Chunk from "effect/Chunk"
+import * as Clock from "effect/Clock"
+import * as Effect from "effect/Effect"
+import * as PubSub from "effect/PubSub"
+import * as Queue from "effect/Queue"
+import * as Ref from "effect/Ref"
+import type * as Scope from "effect/Scope"
+import type { LogEntry, Tail } from "../EventLog.js"
+import { Batch } from "./batch.js"
+import { turn } from "./eventLoop.js"
+import * as Registry from "./registry.js"
+
+/** Events that one round takes at most. */
+const maxRoundEvents = 4096
+
+/**
+ * Bytes of events after which a round is closed. It keeps the share that one round adds to a client's waiting bytes well
+ * below `maxPendingBytes`, so that a burst can drain between rounds.
+ */
+const maxRoundBytes = 128 * 1024
+
+/** Real time, in ms, for which a round holds the event loop before it gives it back. */
+const maxHoldMillis = 8
+
+/** Events that may wait for the dispatcher before publishers wait for it. */
+const maxWaiting = 16_384
+
+export interface Dispatcher extends Tail {
+  /** Waits until everything offered before has been handed out. */
+  readonly flush: Effect.Effect<void>
+}
+
+export const make = (registry: Ref.Ref<Registry.Registry>): Effect.Effect<Dispatcher, never, Scope.Scope> =>
+  Effect.gen(function* () {
+    const pubsub = yield* Effect.acquireRelease(PubSub.unbounded<LogEntry>(), PubSub.shutdown)
+    const waiting = yield* PubSub.subscribe(pubsub)
+    const room = yield* Effect.makeLatch(true)
+    let offered = 0
+    let dispatched = 0
+    let flushes: Array<{ readonly at: number; readonly resume: () => void }> = []
+
+    const round = (entries: ReadonlyArray<LogEntry>): Effect.Effect<void> =>
+      Effect.gen(function* () {
+        const current = yield* Ref.get(registry)
+        const now = yield* Clock.currentTimeMillis
+        const batches = new Map<Registry.Subscription, Batch>()
+        for (const entry of entries) {
+          Registry.forEachMatch(current, entry.namespace, (subscription) => {
+            let batch = batches.get(subscription)
+            if (batch === undefined) batches.set(subscription, (batch = new Batch()))
+            batch.entries.push(entry)
+          })
+        }
+        // Real time on purpose: this bounds how long the event loop is held.
+        let since = performance.now()
+        let writes = 0
+        for (const [subscription, batch] of batches) {
+          for (const subscriber of subscription.list) {
+            subscriber.deliver(batch, now)
+            if (++writes % 32 === 0 && performance.now() - since > maxHoldMillis) {
+              yield* turn
+              since = performance.now()
+            }
+          }
+        }
+      })
+
+    const settle = (count: number) => {
+      dispatched += count
+      if (offered - dispatched < maxWaiting) room.unsafeOpen()
+      if (flushes.length > 0) {
+        const reached = flushes.filter((flush) => flush.at <= dispatched)
+        flushes = flushes.filter((flush) => flush.at > dispatched)
+        reached.forEach((flush) => flush.resume())
+      }
+    }
+
+    yield* Queue.takeBetween(waiting, 1, maxRoundEvents).pipe(
+      Effect.flatMap((taken) =>
+        Effect.forEach(
+          splitByBytes(Chunk.toReadonlyArray(taken)),
+          (entries) =>
+            round(entries).pipe(
+              // Only a defect can get here. The round is lost to some, which is said; the next ones must go on.
+              Effect.catchAllCause((cause) => Effect.logError("effect-sse: a fan-out round failed", cause)),
+              Effect.zipRight(Effect.sync(() => settle(entries.length))),
+              Effect.zipRight(turn)
+            ),
+          { discard: true }
+        )
+      ),
+      Effect.forever,
+      Effect.forkScoped
+    )
+
+    return {
+      offer: (entries) => {
+        offered += entries.length
+        if (offered - dispatched >= maxWaiting) room.unsafeClose()
+        for (const entry of entries) pubsub.unsafeOffer(entry)
+      },
+      ready: room.await,
+      flush: Effect.async((resume) => {
+        if (offered === dispatched) return resume(Effect.void)
+        flushes.push({ at: offered, resume: () => resume(Effect.void) })
+      })
+    }
+  })
+
+const splitByBytes = (entries: ReadonlyArray<LogEntry>): ReadonlyArray<ReadonlyArray<LogEntry>> => {
+  const parts: Array<ReadonlyArray<LogEntry>> = []
+  let start = 0
+  let bytes = 0
+  for (let i = 0; i < entries.length; i++) {
+    const size = entries[i]!.frame.length
+    if (i > start && bytes + size > maxRoundBytes) {
+      parts.push(entries.slice(start, i))
+      start = i
+      bytes = 0
+    }
+    bytes += size
+  }
+  parts.push(entries.slice(start))
+  return parts
+}

@@ -1,0 +1,132 @@
+/**
+ * The standalone server: the routes on Node's HTTP server, a log line for each connect and disconnect, and a shutdown
+ * that ends every stream in bounded time.
+ *
+ * @since 0.1.0
+ */
+import * as HttpRouter from "@effect/platform/HttpRouter"
+import * as HttpServer from "@effect/platform/HttpServer"
+import type * as HttpServerError from "@effect/platform/HttpServerError"
+import * as NodeHttpServer from "@effect/platform-node/NodeHttpServer"
+import * as Duration from "effect/Duration"
+import * as Effect from "effect/Effect"
+import * as Fiber from "effect/Fiber"
+import * as Layer from "effect/Layer"
+import * as Stream from "effect/Stream"
+import * as Http from "node:http"
+import * as Net from "node:net"
+import { refuse } from "../http/Refusal.js"
+import { type ClientChange, SseHub } from "../SseHub.js"
+import * as SseRoutes from "../SseRoutes.js"
+
+/**
+ * Options of the server; those of the routes are part of them.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface ServerOptions extends SseRoutes.RoutesOptions {
+  /** The address to listen on. Default: `127.0.0.1`, reached from this machine only. */
+  readonly host?: string | undefined
+  /** The port; 0 takes a free one. Default: 8001. */
+  readonly port?: number | undefined
+  /**
+   * Connections the system may hold before they are accepted. The usual 511 make 10,000 clients that come back at once
+   * need 14 s; Linux cuts the number to `net.core.somaxconn`. Default: 16,384.
+   */
+  readonly backlog?: number | undefined
+  /** How long connections may take to close at shutdown before they are cut. Default: 1 second. */
+  readonly closeTimeout?: Duration.DurationInput | undefined
+}
+
+/**
+ * Serves the routes of a hub. Gives the running `HttpServer`, whose address tells the port.
+ *
+ * When the layer is released it stops accepting, shuts the hub down (each client gets a last `retry:` and a clean end),
+ * waits up to `closeTimeout` for connections to close, and cuts the rest.
+ *
+ * @since 0.1.0
+ * @category layers
+ * @example
+ * ```ts
+ * import { NodeRuntime } from "@effect/platform-node"
+ * import { SseLayer } from "effect-sse"
+ * import * as SseServer from "effect-sse/node/SseServer"
+ * import { Layer } from "effect"
+ *
+ * const program = SseServer.layer({ port: 8001, publishToken: "secret" }).pipe(Layer.provide(SseLayer), Layer.launch)
+ *
+ * NodeRuntime.runMain(program)
+ * ```
+ */
+export const layer = (
+  options: ServerOptions = {}
+): Layer.Layer<HttpServer.HttpServer, HttpServerError.ServeError, SseHub> =>
+  Layer.unwrapEffect(
+    Effect.sync(() => {
+      const server = Http.createServer()
+      const serving = Effect.gen(function* () {
+        const hub = yield* SseHub
+        const app = yield* HttpRouter.toHttpApp(SseRoutes.router(options))
+        yield* HttpServer.serveEffect(
+          Effect.catchTag(app, "RouteNotFound", (error) =>
+            Effect.succeed(refuse(404, "NotFound", `nothing is at ${error.request.url.slice(0, 200)}`))
+          )
+        )
+        const logging = yield* Effect.fork(Stream.runForEach(hub.changes, logChange))
+        yield* Effect.addFinalizer(() =>
+          Effect.gen(function* () {
+            stopAccepting(server)
+            yield* hub.shutdown
+            yield* closed(server).pipe(
+              // Interruptible only inside: a finalizer is not, and would wait for the close after all.
+              Effect.timeout(options.closeTimeout ?? "1 second"),
+              Effect.interruptible,
+              Effect.catchAll(() => Effect.sync(() => server.closeAllConnections()))
+            )
+            yield* Fiber.await(logging)
+          })
+        )
+      })
+      return Layer.scopedDiscard(serving).pipe(
+        Layer.provideMerge(
+          NodeHttpServer.layer(() => server, {
+            host: options.host ?? "127.0.0.1",
+            port: options.port ?? 8001,
+            backlog: options.backlog ?? 16_384
+          })
+        )
+      )
+    })
+  )
+
+/**
+ * Closes the listener only. The HTTP server's own `close` also cuts every connection it thinks idle, and to it a stream
+ * whose socket was taken over looks idle.
+ */
+const stopAccepting = (server: Http.Server): void => void Net.Server.prototype.close.call(server)
+
+/** Waits until no connection is left; those between two requests are closed. */
+const closed = (server: Http.Server): Effect.Effect<void> =>
+  Effect.async((resume) => {
+    server.getConnections((_, count) => {
+      if (count === 0) return resume(Effect.void)
+      server.once("close", () => resume(Effect.void))
+      server.closeIdleConnections()
+    })
+  })
+
+const logChange = (change: ClientChange): Effect.Effect<void> => {
+  const { address, events, id, namespaces } = change.client
+  const who = { client: id, namespace: namespaces.join(" "), address }
+  return change._tag === "Connected"
+    ? Effect.logInfo("connected").pipe(Effect.annotateLogs(who))
+    : Effect.logInfo("disconnected").pipe(
+        Effect.annotateLogs({
+          ...who,
+          duration: Duration.format(Duration.millis(change.durationMillis)),
+          events,
+          reason: change.reason
+        })
+      )
+}
