@@ -11,10 +11,13 @@ export default defineConfig({
     ]
   },
   test: {
+    // CI reads the counts from a file.
+    reporters: process.env["VITEST_JSON"] === undefined ? ["default"] : ["default", "json"],
+    outputFile: { json: process.env["VITEST_JSON"] ?? "" },
     include: ["test/**/*.test.ts"],
     testTimeout: 30_000,
     hookTimeout: 30_000,
-    execArgv: ["--expose-gc"],
-    pool: "forks"
+    pool: "forks",
+    poolOptions: { forks: { execArgv: ["--expose-gc"] } }
   }
 })

@@ -28,11 +28,12 @@ export type {
  * - `stalled`: something waited longer than `stallTimeout`
  * - `disconnected`: `hub.disconnect` was called
  * - `shutdown`: the hub is closing
+ * - `failed`: the connection threw
  *
  * @since 0.1.0
  * @category models
  */
-export type EndReason = "client-closed" | "pending-overflow" | "stalled" | "disconnected" | "shutdown"
+export type EndReason = "client-closed" | "pending-overflow" | "stalled" | "disconnected" | "shutdown" | "failed"
 
 /**
  * Whether what still waits is thrown away at the end: a client that does not read cannot be waited for.
@@ -40,10 +41,11 @@ export type EndReason = "client-closed" | "pending-overflow" | "stalled" | "disc
  * @since 0.1.0
  * @category predicates
  */
-export const isAbrupt = (reason: EndReason): boolean => reason === "pending-overflow" || reason === "stalled"
+export const isAbrupt = (reason: EndReason): boolean =>
+  reason === "pending-overflow" || reason === "stalled" || reason === "failed"
 
 /**
- * An open response. All members are synchronous and do not throw, before and after the end.
+ * An open response. All members are synchronous, before and after the end. One that throws is ended; nobody else notices.
  *
  * @since 0.1.0
  * @category models
@@ -87,7 +89,9 @@ export const makePortable = (options: {
   readonly onAbrupt?: (() => void) | undefined
 }): PortableConnection => {
   let queue: Array<Uint8Array> = []
-  let pending = 0
+  let waiting = 0
+  // Taken by the reader, which asks for more only when the network has taken them.
+  let underway = 0
   let state: "open" | "ending" | "closed" = "open"
   let wake: (() => void) | undefined
   let listener: (() => void) | undefined
@@ -96,7 +100,7 @@ export const makePortable = (options: {
     if (state === "closed") return
     state = "closed"
     queue = []
-    pending = 0
+    waiting = underway = 0
     wake?.()
     listener?.()
   }
@@ -104,10 +108,12 @@ export const makePortable = (options: {
     if (queue.length === 0) return Effect.fail(Option.none())
     const taken = Chunk.unsafeFromArray(queue)
     queue = []
-    pending = 0
+    underway = waiting
+    waiting = 0
     return Effect.succeed(taken)
   }
   const pull = Effect.async<Chunk.Chunk<Uint8Array>, Option.Option<never>>((resume) => {
+    underway = 0
     if (queue.length > 0 || state !== "open") return resume(Effect.suspend(take))
     wake = () => {
       wake = undefined
@@ -121,10 +127,10 @@ export const makePortable = (options: {
     write: (frame) => {
       if (state !== "open") return
       queue.push(frame.bytes)
-      pending += frame.bytes.length
+      waiting += frame.bytes.length
       wake?.()
     },
-    pendingBytes: () => pending,
+    pendingBytes: () => waiting + underway,
     end: (reason) => {
       if (state !== "open") return
       if (isAbrupt(reason)) {

@@ -10,7 +10,7 @@ import * as Duration from "effect/Duration"
 import * as Either from "effect/Either"
 import type * as Option from "effect/Option"
 import type * as Redacted from "effect/Redacted"
-import type { ClientAddressOptions, TrustedProxies } from "./http/ClientAddress.js"
+import * as ClientAddress from "./http/ClientAddress.js"
 import type { Keepalive } from "./Keepalive.js"
 
 /**
@@ -111,13 +111,25 @@ export const hubFromEnv: Config.Config<HubOptions> = Config.all({
  * @since 0.1.0
  * @category models
  */
-export interface ServerConfig extends ClientAddressOptions {
+export interface ServerConfig extends ClientAddress.ClientAddressOptions {
   /** `SSE_HOST`: the address to listen on. Default: `127.0.0.1`, reached from this machine only. */
   readonly host: string
   /** `SSE_PORT`: the port; 0 takes a free one. Default: 8001. */
   readonly port: number
   /** `SSE_PUBLISH_TOKEN`: what publishers must send. If not set, the server makes one at start and prints it. */
   readonly publishToken: Option.Option<Redacted.Redacted<string>>
+}
+
+const readTrustedProxies = (text: string): ClientAddress.TrustedProxies => {
+  const trustedProxies = /^\s*\d+\s*$/.test(text)
+    ? Number(text)
+    : text
+        .split(",")
+        .map((range) => range.trim())
+        .filter((range) => range !== "")
+  // Made to have it checked; it throws what is wrong.
+  ClientAddress.make({ trustedProxies })
+  return trustedProxies
 }
 
 /**
@@ -139,15 +151,8 @@ export const serverFromEnv: Config.Config<ServerConfig> = Config.all({
   ),
   publishToken: Config.option(Config.redacted(Config.nonEmptyString("SSE_PUBLISH_TOKEN"))),
   trustedProxies: Config.string("SSE_TRUSTED_PROXIES").pipe(
-    Config.map((text): TrustedProxies =>
-      /^\s*\d+\s*$/.test(text)
-        ? Number(text)
-        : text
-            .split(",")
-            .map((range) => range.trim())
-            .filter((range) => range !== "")
-    ),
-    Config.withDefault<TrustedProxies>(0)
+    Config.mapAttempt(readTrustedProxies),
+    Config.withDefault<ClientAddress.TrustedProxies>(0)
   ),
   header: Config.literal(
     "x-forwarded-for",

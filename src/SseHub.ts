@@ -152,8 +152,8 @@ export class SseHub extends Context.Tag("effect-sse/SseHub")<
     readonly status: Effect.Effect<HubStatus>
     /** Ends a client's connection; `false` if there is no such client. */
     readonly disconnect: (id: number) => Effect.Effect<boolean>
-    /** Clients that come and go, from the moment the stream starts. It ends when the hub is closed. */
-    readonly changes: Stream.Stream<ClientChange>
+    /** Clients that come and go, from the moment the effect succeeds. The stream ends when the hub is closed. */
+    readonly changes: Effect.Effect<Stream.Stream<ClientChange>, never, Scope.Scope>
     /** Keepalives for one response, for connections that merge them. */
     readonly keepalive: Stream.Stream<Uint8Array>
     /** The longest namespace it takes, in bytes. */
@@ -193,7 +193,8 @@ export const make = (options?: HubOptions): Effect.Effect<SseHub["Type"], never,
       "pending-overflow": 0,
       stalled: 0,
       disconnected: 0,
-      shutdown: 0
+      shutdown: 0,
+      failed: 0
     }
     let open = true
     let published = 0
@@ -341,7 +342,7 @@ export const make = (options?: HubOptions): Effect.Effect<SseHub["Type"], never,
             (client) => left.unsafeOffer(client)
           )
           yield* Ref.update(registry, (current) => Registry.add(current, client))
-          yield* keepalives.add(client)
+          if (!request.connection.keepsItselfAlive) yield* keepalives.add(client)
           yield* PubSub.publish(changes, { _tag: "Connected", client: clientStatus(client) })
           client.write(greeting, now)
           // Last, so that a connection that is closed already is forgotten after it was added.
@@ -365,7 +366,10 @@ export const make = (options?: HubOptions): Effect.Effect<SseHub["Type"], never,
           found.value.end("disconnected")
           return true
         }),
-      changes: Stream.fromPubSub(changes).pipe(Stream.takeWhile((change) => change !== undefined)),
+      changes: Effect.map(
+        Stream.fromPubSub(changes, { scoped: true }),
+        Stream.takeWhile((change) => change !== undefined)
+      ),
       keepalive: Keepalive.stream(settings.keepalive),
       maxNamespaceBytes: settings.maxNamespaceBytes,
       shutdown

@@ -77,10 +77,7 @@ const serve = (withDemo: boolean) =>
   Effect.gen(function* () {
     const { publishToken, ...config } = yield* SseConfig.serverFromEnv
     const token = Option.getOrElse(publishToken, () => Redacted.make(randomBytes(18).toString("base64url")))
-    const server = yield* Effect.try({
-      try: () => SseServer.layer({ ...config, publishToken: token }),
-      catch: (error) => new Usage(error instanceof Error ? error.message : String(error))
-    })
+    const server = SseServer.layer({ ...config, publishToken: token })
     // A token the operator chose is known to them and stays out of the output.
     const shown = Option.isSome(publishToken) ? "$SSE_PUBLISH_TOKEN" : Redacted.value(token)
     const main = Effect.zipRight(banner(shown, withDemo), withDemo ? demo : Effect.never)

@@ -63,8 +63,10 @@ export class Client implements Subscriber {
     if (this.ended !== undefined) return
     this.bytes += frame.bytes.length
     this.totals.bytes += frame.bytes.length
-    this.connection.write(frame)
-    const pending = this.connection.pendingBytes()
+    const pending = this.attempt(() => {
+      this.connection.write(frame)
+      return this.connection.pendingBytes()
+    })
     if (pending === 0) return
     if (pending > this.limits.maxPendingBytes) this.end("pending-overflow")
     else if (this.markedAt === undefined) this.setMark(now)
@@ -73,7 +75,7 @@ export class Client implements Subscriber {
   /** Ends the connection if what waited at the last mark still waits `stallMillis` later. */
   checkStall(now: number): void {
     if (this.markedAt === undefined || this.ended !== undefined) return
-    const pending = this.connection.pendingBytes()
+    const pending = this.attempt(this.connection.pendingBytes)
     if (pending === 0) this.markedAt = undefined
     else if (this.bytes - pending >= this.mark) this.setMark(now)
     else if (now - this.markedAt >= this.limits.stallMillis) this.end("stalled")
@@ -82,8 +84,22 @@ export class Client implements Subscriber {
   end(reason: EndReason): void {
     if (this.ended !== undefined) return
     this.ended = reason
-    this.connection.end(reason)
     this.onEnd(this)
+    try {
+      this.connection.end(reason)
+    } catch {
+      // It has ended as far as the hub is concerned.
+    }
+  }
+
+  /** A connection that throws is at its end, and must not take others with it. */
+  private attempt(pendingBytes: () => number): number {
+    try {
+      return pendingBytes()
+    } catch {
+      this.end("failed")
+      return 0
+    }
   }
 
   private setMark(now: number): void {

@@ -12,12 +12,13 @@ const later: (f: () => void) => void =
   typeof setImmediate === "function"
     ? (f) => void setImmediate(f)
     : (f) => {
-        const channel = new MessageChannel()
-        channel.port1.onmessage = () => {
-          channel.port1.close()
+        const { port1, port2 } = new MessageChannel()
+        port1.addEventListener("message", () => {
+          port1.close()
           f()
-        }
-        channel.port2.postMessage(undefined)
+        })
+        port1.start()
+        port2.postMessage(undefined)
       }
 
 export const turn: Effect.Effect<void> = Effect.async((resume) => later(() => resume(Effect.void)))

@@ -105,6 +105,9 @@ export const make = (response: Http.ServerResponse): NodeConnection => {
     owned.cork()
     response.flushHeaders()
     response.detachSocket(owned)
+    // The platform ends the response, which then has nothing more to do with the socket. Node would take the end for that
+    // of an ordinary response and detach the socket once more, which it asserts cannot be.
+    response.removeAllListeners("finish")
     // Node's HTTP parser would read a further request on this connection and answer it in the middle of the stream.
     // Input is read, so that the client's end is seen, and dropped.
     owned.removeAllListeners("data")

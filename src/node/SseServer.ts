@@ -73,7 +73,7 @@ export const layer = (
             Effect.succeed(refuse(404, "NotFound", `nothing is at ${error.request.url.slice(0, 200)}`))
           )
         )
-        const logging = yield* Effect.fork(Stream.runForEach(hub.changes, logChange))
+        const logging = yield* Effect.fork(Stream.runForEach(yield* hub.changes, logChange))
         yield* Effect.addFinalizer(() =>
           Effect.gen(function* () {
             stopAccepting(server)

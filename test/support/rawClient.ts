@@ -1,17 +1,19 @@
 /** A client on a bare socket: it sees every byte, and can stop reading, vanish, or send what no library would. */
-import { Effect } from "effect"
-import type { Scope } from "effect"
+import { Data, Effect, type Scope } from "effect"
 import * as Net from "node:net"
+
+/** The connection could not be made, or ended before what was waited for came. */
+export class Disconnected extends Data.TaggedError("Disconnected")<{ readonly message: string }> {}
 
 export interface RawClient {
   readonly socket: Net.Socket
   /** The response's head, once it is whole. */
-  readonly head: Effect.Effect<string, Error>
+  readonly head: Effect.Effect<string, Disconnected>
   /** The body so far, without chunk framing. */
   readonly body: () => string
   /** Waits until the body satisfies the predicate; fails when the connection ends before. */
-  readonly until: (predicate: (body: string) => boolean) => Effect.Effect<string, Error>
-  /** Waits for the end of the connection; `clean` tells whether the body was whole. */
+  readonly until: (predicate: (body: string) => boolean) => Effect.Effect<string, Disconnected>
+  /** Waits for the end of the body; `clean` tells whether it was whole. */
   readonly ended: Effect.Effect<{ readonly body: string; readonly clean: boolean }>
 }
 
@@ -20,6 +22,8 @@ export interface RawOptions {
   readonly headers?: Record<string, string>
   readonly body?: string
   readonly httpVersion?: "1.0" | "1.1"
+  /** Keeps of the body what this leaves of each piece. */
+  readonly keep?: (piece: string) => string
   /** Do not read the answer. */
   readonly paused?: boolean
 }
@@ -38,23 +42,23 @@ export const connect = (
   port: number,
   path: string,
   options: RawOptions = {}
-): Effect.Effect<RawClient, Error, Scope.Scope> =>
+): Effect.Effect<RawClient, Disconnected, Scope.Scope> =>
   Effect.acquireRelease(
-    Effect.async<Net.Socket, Error>((resume) => {
+    Effect.async<Net.Socket, Disconnected>((resume) => {
       const socket = Net.connect(port, "127.0.0.1", () => resume(Effect.succeed(socket)))
-      socket.once("error", (error) => resume(Effect.fail(error)))
+      socket.once("error", (error) => resume(Effect.fail(new Disconnected(error))))
     }),
     (socket) => Effect.sync(() => socket.destroy())
   ).pipe(
     Effect.map((socket) => {
-      const client = watch(socket)
+      const client = watch(socket, options.keep ?? ((piece) => piece))
       if (options.paused === true) socket.pause()
       socket.write(rawRequest(path, options))
       return client
     })
   )
 
-const watch = (socket: Net.Socket): RawClient => {
+const watch = (socket: Net.Socket, keep: (piece: string) => string): RawClient => {
   let raw = Buffer.alloc(0)
   let head: string | undefined
   let body = ""
@@ -72,7 +76,7 @@ const watch = (socket: Net.Socket): RawClient => {
       raw = raw.subarray(end + 4)
     }
     if (!/transfer-encoding: chunked/i.test(head)) {
-      body += decoder.decode(raw, { stream: true })
+      body += keep(decoder.decode(raw, { stream: true }))
       raw = Buffer.alloc(0)
       return
     }
@@ -82,7 +86,7 @@ const watch = (socket: Net.Socket): RawClient => {
       const size = Number.parseInt(raw.subarray(0, line).toString(), 16)
       if (raw.length < line + 2 + size + 2) return
       if (size === 0) clean = true
-      body += decoder.decode(raw.subarray(line + 2, line + 2 + size), { stream: true })
+      body += keep(decoder.decode(raw.subarray(line + 2, line + 2 + size), { stream: true }))
       raw = raw.subarray(line + 2 + size + 2)
     }
   }
@@ -97,7 +101,7 @@ const watch = (socket: Net.Socket): RawClient => {
     notify()
   })
 
-  const waitFor = <A>(look: () => A | undefined): Effect.Effect<A, Error> =>
+  const waitFor = <A>(look: () => A | undefined): Effect.Effect<A, Disconnected> =>
     Effect.async((resume) => {
       const check = () => {
         const found = look()
@@ -105,7 +109,7 @@ const watch = (socket: Net.Socket): RawClient => {
         listeners.delete(check)
         resume(
           found === undefined
-            ? Effect.fail(new Error(`connection closed; head: ${head ?? ""}; body: ${body}`))
+            ? Effect.fail(new Disconnected({ message: `connection closed; head: ${head ?? ""}; body: ${body}` }))
             : Effect.succeed(found)
         )
       }
@@ -119,6 +123,6 @@ const watch = (socket: Net.Socket): RawClient => {
     head: waitFor(() => head),
     body: () => body,
     until: (predicate) => waitFor(() => (predicate(body) ? body : undefined)),
-    ended: Effect.orDie(waitFor(() => (closed ? { body, clean } : undefined)))
+    ended: Effect.orDie(waitFor(() => (closed || clean ? { body, clean } : undefined)))
   }
 }

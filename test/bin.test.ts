@@ -1,0 +1,112 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Effect } from "effect"
+import { node } from "./support/command.js"
+import { connect } from "./support/rawClient.js"
+
+const run = (args: ReadonlyArray<string>, env?: Record<string, string>) => node(["dist/bin.js", ...args], env)
+
+const serve = (args: ReadonlyArray<string> = [], env: Record<string, string> = {}) =>
+  Effect.gen(function* () {
+    const server = yield* run(["serve", "--port", "0", ...args], env)
+    const [, port] = yield* server.until(/listens on http:\/\/127\.0\.0\.1:(\d+)/)
+    return Object.assign(server, { port: Number(port) })
+  })
+
+describe("effect-sse serve", () => {
+  it.scopedLive("shows the pets of the demo, and the curl line it prints publishes", () =>
+    Effect.gen(function* () {
+      const server = yield* serve(["--demo"])
+      const client = yield* connect(server.port, "/subscribe/pets")
+      yield* client.until((body) => /event:new-(dog|cat)\ndata:\w+\n\n/.test(body))
+      const time = yield* connect(server.port, "/subscribe/time")
+      yield* time.until((body) => /data:\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d/.test(body))
+      const [, line] = yield* server.until(/publish +curl (.*)/)
+      const [, header, data, url] = /-H '(.*?)' --data-binary '(.*?)' '(.*?)'/.exec(line!)!
+      const [name, value] = header!.split(": ")
+      const response = yield* Effect.promise(() =>
+        fetch(url!, { method: "POST", headers: { [name!]: value! }, body: `${data} by curl` })
+      )
+      assert.strictEqual(response.status, 202)
+      yield* client.until((body) => body.includes("event:new-dog\ndata:Corgi by curl\n\n"))
+    })
+  )
+
+  for (const signal of ["SIGTERM", "SIGINT"] as const) {
+    it.scopedLive(`exits 0 within 2 s of ${signal} with 50 streams open, each told when to come back`, () =>
+      Effect.gen(function* () {
+        const server = yield* serve()
+        const clients = yield* Effect.replicateEffect(connect(server.port, "/subscribe/"), 50)
+        const stalled = yield* connect(server.port, "/subscribe/", { paused: true })
+        yield* Effect.forEach(clients, (client) => client.until((body) => body !== ""))
+        const start = performance.now()
+        server.process.kill(signal)
+        assert.strictEqual(yield* server.exit, 0)
+        assert.isBelow(performance.now() - start, 2000)
+        const retries = new Set<string>()
+        for (const client of clients) {
+          const { body, clean } = yield* client.ended
+          assert.isTrue(clean)
+          retries.add(/^:ok\n\nretry:(\d+)\n\n$/.exec(body)![1]!)
+        }
+        assert.isAbove(retries.size, 25, "drawn at random")
+        stalled.socket.destroy()
+      })
+    )
+  }
+
+  it.scopedLive("keeps a chosen token out of its output", () =>
+    Effect.gen(function* () {
+      const server = yield* serve([], { SSE_PUBLISH_TOKEN: "chosen-by-me", SSE_KEEPALIVE: "200 millis" })
+      const client = yield* connect(server.port, "/subscribe/")
+      yield* client.until((body) => body.includes(":keepalive\n\n"))
+      const publish = (token: string) =>
+        Effect.promise(() =>
+          fetch(`http://127.0.0.1:${server.port}/publish/x`, {
+            method: "POST",
+            body: "x",
+            headers: { authorization: `Bearer ${token}` }
+          })
+        )
+      assert.strictEqual((yield* publish("chosen-by-me")).status, 202)
+      assert.strictEqual((yield* publish("other")).status, 403)
+      assert.notInclude(server.output(), "chosen-by-me")
+    })
+  )
+
+  it.scopedLive("says that the port is taken, and exits 1", () =>
+    Effect.gen(function* () {
+      const first = yield* serve()
+      const second = yield* run(["serve", "--port", String(first.port)])
+      assert.strictEqual(yield* second.exit, 1)
+      assert.match(second.output(), new RegExp(`^effect-sse: the port is taken: .*${first.port}.*--port.*\\n$`))
+    })
+  )
+
+  for (const [what, args, env, said] of [
+    ["a bad port", ["serve", "--port", "70000"], {}, /SSE_PORT.*0 to 65535/],
+    ["a port that is no number", ["serve", "--port", "x"], {}, /SSE_PORT/],
+    ["a bad keepalive", ["serve"], { SSE_KEEPALIVE: "often" }, /SSE_KEEPALIVE.*"often"/],
+    ["a bad proxy", ["serve"], { SSE_TRUSTED_PROXIES: "proxy" }, /"proxy" is neither/],
+    ["an address it has not", ["serve", "--host", "192.0.2.1", "--port", "0"], {}, /cannot listen/],
+    ["an unknown flag", ["serve", "--prot", "1"], {}, /--prot/],
+    ["an unknown command", ["server"], {}, /effect-sse serve/],
+    ["no command", [], {}, /effect-sse serve/]
+  ] as const) {
+    it.scopedLive(`refuses ${what} with a reason and exit code 1`, () =>
+      Effect.gen(function* () {
+        const server = yield* run(args, env)
+        assert.strictEqual(yield* server.exit, 1)
+        assert.match(server.output(), said)
+        assert.notMatch(server.output(), /\n\s+at /, "no stack trace")
+      })
+    )
+  }
+
+  it.scopedLive("explains itself", () =>
+    Effect.gen(function* () {
+      const help = yield* run(["--help"])
+      assert.strictEqual(yield* help.exit, 0)
+      assert.include(help.output(), "SSE_PUBLISH_TOKEN")
+    })
+  )
+})

@@ -1,0 +1,59 @@
+import { assert, describe, it } from "@effect/vitest"
+import { Effect } from "effect"
+import { node } from "./support/command.js"
+import { connect } from "./support/rawClient.js"
+
+/** Runs an example as a user would, on a free port. */
+const example = (name: string) =>
+  Effect.map(node(["--import", "tsx", `examples/${name}.ts`], { PORT: "0" }), (command) => ({
+    ...command,
+    port: Effect.map(command.until(/http:\/\/127\.0\.0\.1:(\d+)/), ([, port]) => Number(port))
+  }))
+
+const text = (port: number, path: string, init?: RequestInit) =>
+  Effect.promise(() => fetch(`http://127.0.0.1:${port}${path}`, init).then((response) => response.text()))
+
+describe("examples", () => {
+  it.scopedLive("clock shows the time on a page", () =>
+    Effect.gen(function* () {
+      const port = yield* (yield* example("clock")).port
+      assert.include(yield* text(port, "/"), `new EventSource("/subscribe/time")`)
+      const client = yield* connect(port, "/subscribe/time")
+      yield* client.until((body) => /data:.*\d:\d\d.*\n\n/.test(body))
+    })
+  )
+
+  it.scopedLive("petstore broadcasts to parents and children, and ends on SIGTERM with a stream open", () =>
+    Effect.gen(function* () {
+      const petstore = yield* example("petstore")
+      const port = yield* petstore.port
+      assert.include(yield* text(port, "/"), "/pets/dogs")
+      const [pets, dogs] = yield* Effect.all([connect(port, "/subscribe/pets"), connect(port, "/subscribe/pets/dogs")])
+      yield* pets.until((body) => body.includes("event:new-dog\n") && body.includes("event:new-cat\n"))
+      yield* dogs.until((body) => body.includes("event:new-dog\n"))
+      assert.notInclude(dogs.body(), "new-cat")
+      petstore.process.kill("SIGTERM")
+      assert.strictEqual(yield* petstore.exit, 0)
+    })
+  )
+
+  it.scopedLive("mount adds live updates to an app", () =>
+    Effect.gen(function* () {
+      const port = yield* (yield* example("mount")).port
+      const client = yield* connect(port, "/live/subscribe/orders")
+      yield* client.until((body) => body !== "")
+      assert.strictEqual(yield* text(port, "/"), "an app\n")
+      assert.strictEqual(yield* text(port, "/orders/42", { method: "POST" }), `{"id":42}`)
+      yield* client.until((body) => body.includes(`event:placed\ndata:{"id":42}\n\n`))
+    })
+  )
+
+  it.scopedLive("toWebHandler answers requests without a server", () =>
+    Effect.gen(function* () {
+      const program = yield* example("toWebHandler")
+      assert.strictEqual(yield* program.exit, 0)
+      assert.include(program.output(), "200 text/event-stream")
+      assert.include(program.output(), "event:new-dog\ndata:Corgi")
+    })
+  )
+})

@@ -1,0 +1,265 @@
+import { HttpApp, HttpRouter, HttpServer, HttpServerRequest, HttpServerResponse } from "@effect/platform"
+import { NodeHttpServer, NodeHttpServerRequest } from "@effect/platform-node"
+import { assert, describe, it } from "@effect/vitest"
+import { SseHub, SseLayer, SseRoutes } from "effect-sse"
+import * as NodeConnection from "effect-sse/node/NodeConnection"
+import { Deferred, Effect, Fiber, Layer, Schedule } from "effect"
+import * as Http from "node:http"
+import { eventually, port, serverLayer } from "../support/server.js"
+import { connect, rawRequest } from "../support/rawClient.js"
+
+const clientCount = (count: number) =>
+  Effect.flatMap(SseHub.SseHub, (hub) => eventually(Effect.map(hub.clients, (clients) => clients.length === count)))
+
+/** What a subscriber sees of one and the same script. */
+const script = (httpVersion: "1.0" | "1.1") =>
+  Effect.gen(function* () {
+    const hub = yield* SseHub.SseHub
+    const client = yield* connect(yield* port, "/subscribe/pets", { httpVersion })
+    const head = yield* client.head
+    yield* client.until((body) => body.includes("keepalive"))
+    yield* hub.publishAll([
+      { namespace: "/pets/dogs", event: "new-dog", data: "Corgi\nTerrier" },
+      { namespace: "/time", data: "no" },
+      { namespace: "/pets", data: "é".repeat(100_000), id: "7" }
+    ])
+    yield* hub.publish({ namespace: "/pets", data: "" })
+    yield* client.until((body) => body.endsWith("data:\n\n"))
+    const [status] = yield* hub.clients
+    yield* hub.disconnect(status!.id)
+    const { body, clean } = yield* client.ended
+    return { head: head.replace(/\r\nDate: .*/i, ""), body, clean, bytes: status!.bytes, events: status!.events }
+  })
+
+/** One keepalive, soon, and then no more. */
+const once = Schedule.intersect(Schedule.spaced("10 millis"), Schedule.recurs(1))
+
+describe("NodeConnection", () => {
+  for (const httpVersion of ["1.1", "1.0"] as const) {
+    it.scopedLive(`gives the same bytes as the portable connection, on HTTP/${httpVersion}`, () =>
+      Effect.gen(function* () {
+        const run = (connection: "auto" | "portable") =>
+          script(httpVersion).pipe(Effect.scoped, Effect.provide(serverLayer({ connection }, { keepalive: once })))
+        const node = yield* run("auto")
+        const portable = yield* run("portable")
+        const expected =
+          ":ok\n\n:keepalive\n\nevent:new-dog\ndata:Corgi\ndata:Terrier\n\n" +
+          `id:7\ndata:${"é".repeat(100_000)}\n\ndata:\n\n`
+        assert.strictEqual(node.body, expected)
+        assert.strictEqual(portable.body, expected)
+        assert.strictEqual(node.head, portable.head)
+        assert.strictEqual(node.events, 3)
+        assert.strictEqual(portable.events, 3)
+        assert.strictEqual(node.bytes, Buffer.byteLength(expected))
+        if (httpVersion === "1.1") assert.isTrue(node.clean && portable.clean)
+      })
+    )
+  }
+
+  it.scopedLive("finds the response that platform-node holds, and takes its socket", () =>
+    Effect.gen(function* () {
+      const seen = yield* Effect.gen(function* () {
+        const answered = yield* Deferred.make<readonly [boolean, boolean]>()
+        yield* HttpServer.serveEffect(
+          Effect.gen(function* () {
+            const request = yield* HttpServerRequest.HttpServerRequest
+            const response = NodeConnection.responseOf(request)
+            const same = response === NodeHttpServerRequest.toServerResponse(request)
+            yield* Deferred.succeed(answered, [same, NodeConnection.canTakeOver(response!)] as const)
+            return HttpServerResponse.empty()
+          })
+        )
+        yield* connect(yield* port, "/")
+        return yield* Deferred.await(answered)
+      }).pipe(Effect.scoped, Effect.provide(NodeHttpServer.layer(Http.createServer, { port: 0 })))
+      assert.deepStrictEqual(seen, [true, true])
+      const web = HttpServerRequest.fromWeb(new Request("http://localhost/"))
+      assert.isUndefined(NodeConnection.responseOf(web))
+    })
+  )
+
+  it.scopedLive("frees the request: the handler's scope closes while the stream goes on", () =>
+    Effect.gen(function* () {
+      let finished = 0
+      const app = SseRoutes.router().pipe(
+        HttpRouter.use((handler) =>
+          Effect.zipRight(
+            Effect.addFinalizer(() => Effect.sync(() => finished++)),
+            handler
+          )
+        ),
+        HttpRouter.toHttpApp
+      )
+      yield* Effect.gen(function* () {
+        const hub = yield* SseHub.SseHub
+        const handler = yield* app
+        const before = HttpApp.appendPreResponseHandler((_, response) =>
+          Effect.succeed(HttpServerResponse.setHeader(response, "x-seen", "yes"))
+        )
+        yield* HttpServer.serveEffect(
+          Effect.zipRight(
+            Effect.zipRight(
+              Effect.addFinalizer(() => Effect.sync(() => finished++)),
+              before
+            ),
+            handler
+          ).pipe(Effect.orDie)
+        )
+        const client = yield* connect(yield* port, "/subscribe/")
+        assert.match(yield* client.head, /x-seen: yes/, "headers set by middleware are sent")
+        yield* client.until((body) => body !== "")
+        yield* eventually(Effect.sync(() => finished > 0))
+        yield* hub.publish({ namespace: "/", data: "still there" })
+        yield* client.until((body) => body.includes("still there"))
+      }).pipe(
+        Effect.scoped,
+        Effect.provide(Layer.provideMerge(NodeHttpServer.layer(Http.createServer, { port: 0 }), SseLayer))
+      )
+    })
+  )
+
+  it.scopedLive("drops what a client sends on, and is not answered in the middle of the stream", () =>
+    Effect.gen(function* () {
+      const hub = yield* SseHub.SseHub
+      const client = yield* connect(yield* port, "/subscribe/")
+      yield* client.until((body) => body !== "")
+      client.socket.write(rawRequest("/subscribe/other") + "garbage\r\n\r\n\0\0" + "x".repeat(100_000))
+      yield* hub.publish({ namespace: "/", data: "1" })
+      yield* client.until((body) => body.includes("data:1"))
+      yield* hub.publish({ namespace: "/", data: "2" })
+      assert.strictEqual(yield* client.until((body) => body.includes("data:2\n\n")), ":ok\n\ndata:1\n\ndata:2\n\n")
+      yield* clientCount(1)
+    }).pipe(Effect.provide(serverLayer()))
+  )
+
+  it.scopedLive("forgets requests pipelined behind an open stream when the connection ends", () =>
+    Effect.gen(function* () {
+      const client = yield* connect(yield* port, "/subscribe/a", {
+        body: rawRequest("/subscribe/b") + rawRequest("/subscribe/c"),
+        headers: { "Content-Length": "0" }
+      })
+      yield* client.until((body) => body !== "")
+      const hub = yield* SseHub.SseHub
+      yield* eventually(Effect.map(hub.clients, (clients) => clients.length === 3))
+      client.socket.destroy()
+      yield* clientCount(0)
+    }).pipe(Effect.provide(serverLayer()))
+  )
+
+  it.scopedLive("takes a client that shuts down its side for gone, as Node does", () =>
+    Effect.gen(function* () {
+      const client = yield* connect(yield* port, "/subscribe/")
+      yield* client.until((body) => body !== "")
+      yield* clientCount(1)
+      client.socket.end()
+      yield* clientCount(0)
+    }).pipe(Effect.provide(serverLayer()))
+  )
+
+  it.scopedLive("registers nobody who left before the answer", () =>
+    Effect.gen(function* () {
+      const hub = yield* SseHub.SseHub
+      const listening = yield* port
+      const clients = yield* Effect.forEach(
+        Array.from({ length: 100 }),
+        () =>
+          Effect.tap(connect(listening, "/subscribe/"), (client) => Effect.sync(() => client.socket.resetAndDestroy())),
+        { concurrency: "unbounded" }
+      )
+      assert.strictEqual(clients.length, 100)
+      const witness = yield* connect(listening, "/subscribe/")
+      yield* witness.until((body) => body !== "")
+      yield* clientCount(1)
+      assert.strictEqual((yield* hub.status).clients, 1)
+    }).pipe(Effect.provide(serverLayer()))
+  )
+
+  for (const connection of ["auto", "portable"] as const) {
+    it.scopedLive(`ends a client that stops reading while 99 others get every event (${connection})`, () =>
+      Effect.gen(function* () {
+        const hub = yield* SseHub.SseHub
+        const listening = yield* port
+        const stalled = yield* connect(listening, "/subscribe/", { paused: true })
+        const others = yield* Effect.replicateEffect(
+          connect(listening, "/subscribe/", { keep: (piece) => piece.replace(/x+/g, "") }),
+          99
+        )
+        yield* Effect.forEach(others, (other) => other.until((body) => body !== ""))
+        yield* clientCount(100)
+        // Far more than the buffers of a loopback connection hold.
+        const publisher = yield* Effect.fork(
+          Effect.forEach(
+            Array.from({ length: 300 }, (_, i) => i),
+            (i) =>
+              Effect.zipRight(
+                hub.publish({ namespace: "/n", data: `${i}:${"x".repeat(64 * 1024)}` }),
+                // The healthy ones have taken it before the next one comes.
+                eventually(
+                  Effect.map(hub.clients, (clients) =>
+                    clients.every((client) => client.pendingBytes === 0 || client.id === 1)
+                  )
+                )
+              ),
+            { discard: true }
+          )
+        )
+        const last = (body: string) => body.endsWith("data:299:\n\n")
+        for (const other of others) {
+          const body = yield* other.until(last)
+          const numbers = Array.from(body.matchAll(/data:(\d+):/g), ([, n]) => Number(n))
+          assert.deepStrictEqual(
+            numbers,
+            Array.from({ length: 300 }, (_, i) => i)
+          )
+        }
+        yield* Fiber.join(publisher)
+        yield* clientCount(99)
+        assert.strictEqual((yield* hub.status).ended["pending-overflow"], 1)
+        stalled.socket.resume()
+        assert.isFalse((yield* stalled.ended).clean)
+      }).pipe(Effect.provide(serverLayer({ connection })))
+    )
+
+    it.scopedLive(`ends a client that does not read within the stall timeout (${connection})`, () =>
+      Effect.gen(function* () {
+        const hub = yield* SseHub.SseHub
+        const stalled = yield* connect(yield* port, "/subscribe/", { paused: true })
+        yield* clientCount(1)
+        yield* hub.publish({ namespace: "/n", data: "x".repeat(16 * 1024 * 1024) })
+        yield* clientCount(0)
+        assert.strictEqual((yield* hub.status).ended.stalled, 1)
+        stalled.socket.resume()
+        assert.isFalse((yield* stalled.ended).clean)
+      }).pipe(
+        Effect.provide(serverLayer({ connection }, { maxPendingBytes: 64 * 1024 * 1024, stallTimeout: "300 millis" }))
+      )
+    )
+  }
+
+  it.scopedLive("keeps no memory of 2,000 clients that came and went", () =>
+    Effect.gen(function* () {
+      const listening = yield* port
+      const wave = Effect.scoped(
+        Effect.gen(function* () {
+          const clients = yield* Effect.replicateEffect(connect(listening, "/subscribe/a/b"), 100)
+          yield* Effect.forEach(clients, (client) => client.until((body) => body !== ""))
+          yield* clientCount(100)
+        })
+      ).pipe(Effect.zipRight(clientCount(0)))
+      const heap = Effect.gen(function* () {
+        // Sockets and finished fibers let go over a few turns.
+        yield* Effect.repeatN(
+          Effect.async<void>((resume) => void setImmediate(() => resume(Effect.void))),
+          20
+        )
+        globalThis.gc!()
+        return process.memoryUsage().heapUsed
+      })
+      yield* Effect.repeatN(wave, 4)
+      const before = yield* heap
+      yield* Effect.repeatN(wave, 19)
+      const grown = (yield* heap) - before
+      assert.isBelow(grown / 2000, 500, "bytes of heap for each client that left")
+    }).pipe(Effect.provide(serverLayer()))
+  )
+})

@@ -1,0 +1,39 @@
+/** What the types promise. They are checked by `npm run types`; run, these tests only keep the file in the suite. */
+import type { HttpLayerRouter, HttpRouter, HttpServer, HttpServerError } from "@effect/platform"
+import { describe, expectTypeOf, it } from "@effect/vitest"
+import { Connection, type EventLog, SseConfig, type SseError, SseHub, SseLayer, SseRoutes } from "effect-sse"
+import * as NodeConnection from "effect-sse/node/NodeConnection"
+import * as SseServer from "effect-sse/node/SseServer"
+import type { ConfigError, Effect, Layer, Stream } from "effect"
+
+describe("types", () => {
+  it("SseLayer needs nothing and cannot fail", () => {
+    expectTypeOf(SseLayer).toEqualTypeOf<Layer.Layer<SseHub.SseHub>>()
+    expectTypeOf(SseHub.layer).returns.toEqualTypeOf<Layer.Layer<SseHub.SseHub>>()
+    expectTypeOf(SseHub.layerWithLog).returns.toEqualTypeOf<Layer.Layer<SseHub.SseHub, never, EventLog.EventLog>>()
+    expectTypeOf(SseHub.layerConfig(SseConfig.hubFromEnv)).toEqualTypeOf<
+      Layer.Layer<SseHub.SseHub, ConfigError.ConfigError>
+    >()
+  })
+
+  it("the routes need the hub, and no error is left", () => {
+    expectTypeOf(SseRoutes.router()).toEqualTypeOf<HttpRouter.HttpRouter<never, SseHub.SseHub>>()
+    expectTypeOf(SseRoutes.layer()).toEqualTypeOf<
+      Layer.Layer<never, never, HttpLayerRouter.HttpRouter | SseHub.SseHub>
+    >()
+    expectTypeOf(SseServer.layer()).toEqualTypeOf<
+      Layer.Layer<HttpServer.HttpServer, HttpServerError.ServeError, SseHub.SseHub>
+    >()
+  })
+
+  it("bodies cannot fail", () => {
+    expectTypeOf(Connection.makePortable).returns.toHaveProperty("stream").toEqualTypeOf<Stream.Stream<Uint8Array>>()
+    expectTypeOf(NodeConnection.make).returns.toHaveProperty("stream").toEqualTypeOf<Stream.Stream<Uint8Array>>()
+  })
+
+  it("a publisher meets only errors it can act on", () => {
+    expectTypeOf<SseHub.SseHub["Type"]["publish"]>().returns.toEqualTypeOf<
+      Effect.Effect<string, SseError.InvalidEvent | SseError.HubClosed | SseError.EventLogError>
+    >()
+  })
+})
