@@ -51,14 +51,20 @@ export const isAbrupt = (reason: EndReason): boolean =>
  * @category models
  */
 export interface Connection {
-  /** Hands over a frame. Never blocks; after the end it does nothing. */
-  readonly write: (frame: Frame) => void
+  /**
+   * Hands over a frame. Never blocks; after the end it does nothing. Gives the bytes it adds to what waits, counted as
+   * {@link Connection.pendingBytes} counts them.
+   */
+  write(frame: Frame): number
   /** Bytes written but not yet taken by the network. */
-  readonly pendingBytes: () => number
+  pendingBytes(): number
   /** Ends the response: behind all that waits, or at once if the reason {@link isAbrupt}. */
-  readonly end: (reason: EndReason) => void
-  /** Calls the listener once when the connection has ended by itself or by {@link Connection.end}. One listener. */
-  readonly onClose: (listener: () => void) => void
+  end(reason: EndReason): void
+  /**
+   * Calls the listener, the only one, when the connection has closed, by itself or by {@link Connection.end}; and with
+   * `shutdown` when the server behind it wants to close, upon which the hub says goodbye and ends it.
+   */
+  onClose(listener: (reason: "client-closed" | "shutdown") => void): void
   /** Whether keepalives are part of the connection; if not, the hub writes them. */
   readonly keepsItselfAlive: boolean
 }
@@ -73,7 +79,7 @@ export interface PortableConnection extends Connection {
   /** The body of the response. It cannot fail; it may be run once. */
   readonly stream: Stream.Stream<Uint8Array>
   /** Tells that the body will not be read (any more): its reader is gone, or it was never sent. */
-  readonly close: () => void
+  close(): void
 }
 
 /**
@@ -94,7 +100,7 @@ export const makePortable = (options: {
   let underway = 0
   let state: "open" | "ending" | "closed" = "open"
   let wake: (() => void) | undefined
-  let listener: (() => void) | undefined
+  let listener: ((reason: "client-closed") => void) | undefined
 
   const close = () => {
     if (state === "closed") return
@@ -102,7 +108,7 @@ export const makePortable = (options: {
     queue = []
     waiting = underway = 0
     wake?.()
-    listener?.()
+    listener?.("client-closed")
   }
   const take = (): Effect.Effect<Chunk.Chunk<Uint8Array>, Option.Option<never>> => {
     if (queue.length === 0) return Effect.fail(Option.none())
@@ -125,10 +131,11 @@ export const makePortable = (options: {
   return {
     keepsItselfAlive: true,
     write: (frame) => {
-      if (state !== "open") return
+      if (state !== "open") return 0
       queue.push(frame.bytes)
       waiting += frame.bytes.length
       wake?.()
+      return frame.bytes.length
     },
     pendingBytes: () => waiting + underway,
     end: (reason) => {

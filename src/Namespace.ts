@@ -132,9 +132,11 @@ export const fromSegments = (
   segments: ReadonlyArray<string>,
   options?: { readonly maxBytes?: number | undefined }
 ): Either.Either<Namespace, InvalidNamespace> =>
-  segments.every((segment) => segment.isWellFormed())
-    ? parse("/" + segments.map(encodeURIComponent).join("/"), options)
-    : fail("/" + segments.join("/"), "bad-utf8")
+  segments.includes("")
+    ? fail("/" + segments.join("/"), "empty-segment")
+    : segments.every((segment) => segment.isWellFormed())
+      ? parse("/" + segments.map(encodeURIComponent).join("/"), options)
+      : fail("/" + segments.join("/"), "bad-utf8")
 
 /**
  * The decoded segments, from the root on. `/` has none.

@@ -10,6 +10,7 @@ import * as Duration from "effect/Duration"
 import * as Either from "effect/Either"
 import type * as Option from "effect/Option"
 import type * as Redacted from "effect/Redacted"
+import * as Schedule from "effect/Schedule"
 import * as ClientAddress from "./http/ClientAddress.js"
 import type { Keepalive } from "./Keepalive.js"
 
@@ -22,7 +23,10 @@ import type { Keepalive } from "./Keepalive.js"
 export interface HubOptions {
   /** When an idle connection gets a `:keepalive` comment. Default: every 15 seconds. */
   readonly keepalive?: Keepalive | undefined
-  /** Bytes that may wait for one client; with more its connection is ended. Default: 1 MiB. */
+  /**
+   * Bytes that may wait for one client: with more, its connection is ended instead of giving it another event. An event
+   * that makes more bytes on the wire than this (and 1 KiB for its other fields) is refused. Default: 1 MiB.
+   */
   readonly maxPendingBytes?: number | undefined
   /** How long anything may wait for one client before its connection is ended. Default: 30 seconds. */
   readonly stallTimeout?: Duration.DurationInput | undefined
@@ -50,24 +54,41 @@ export interface HubSettings {
   readonly maxPendingEvents: number
   readonly shutdownRetryMillis: readonly [min: number, max: number] | undefined
   readonly maxNamespaceBytes: number
+  readonly maxEventBytes: number
 }
 
 /**
  * Fills in the defaults.
  *
+ * @throws Error if an option is out of its range
  * @since 0.1.0
  * @category conversions
  */
 export const hubSettings = (options: HubOptions = {}): HubSettings => {
   const retry = options.shutdownRetry ?? (["1 second", "5 seconds"] as const)
-  return {
+  const maxPendingBytes = atLeast("maxPendingBytes", 1, options.maxPendingBytes ?? 1024 * 1024)
+  const settings: HubSettings = {
     keepalive: options.keepalive ?? "15 seconds",
-    maxPendingBytes: options.maxPendingBytes ?? 1024 * 1024,
-    stallMillis: Duration.toMillis(options.stallTimeout ?? "30 seconds"),
-    maxPendingEvents: options.maxPendingEvents ?? 16_384,
+    maxPendingBytes,
+    maxEventBytes: maxPendingBytes + 1024,
+    stallMillis: atLeast("stallTimeout", 10, Duration.toMillis(options.stallTimeout ?? "30 seconds")),
+    maxPendingEvents: atLeast("maxPendingEvents", 1, options.maxPendingEvents ?? 16_384),
     shutdownRetryMillis: retry === false ? undefined : [Duration.toMillis(retry[0]), Duration.toMillis(retry[1])],
-    maxNamespaceBytes: options.maxNamespaceBytes ?? 2048
+    maxNamespaceBytes: atLeast("maxNamespaceBytes", 1, options.maxNamespaceBytes ?? 2048)
   }
+  if (settings.keepalive !== false && !Schedule.isSchedule(settings.keepalive)) {
+    atLeast("keepalive", 100, Duration.toMillis(settings.keepalive))
+  }
+  const range = settings.shutdownRetryMillis
+  if (range !== undefined && !(range[0] >= 0 && range[0] <= range[1] && range[1] < 2 ** 31)) {
+    throw new Error("shutdownRetry must be a range of times, the shorter one first")
+  }
+  return settings
+}
+
+const atLeast = (name: string, min: number, value: number): number => {
+  if (!(value >= min && Number.isFinite(value))) throw new Error(`${name} is ${value}; it must be at least ${min}`)
+  return value
 }
 
 const positive = (name: string, what: string): Config.Config<number> =>
@@ -100,6 +121,10 @@ export const hubFromEnv: Config.Config<HubOptions> = Config.all({
     Config.withDefault(1024 * 1024)
   ),
   stallTimeout: Config.duration("SSE_STALL_TIMEOUT").pipe(
+    Config.validate({
+      message: "must be a time of at least 100 ms",
+      validation: (timeout) => Duration.isFinite(timeout) && Duration.toMillis(timeout) >= 100
+    }),
     Config.withDefault(Duration.seconds(30)),
     Config.withDescription("how long anything may wait for one client")
   )

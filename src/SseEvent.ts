@@ -27,19 +27,20 @@ export interface SseEvent {
 
 const encoder = new TextEncoder()
 const decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true })
-const lineEnd = /\r\n|\r|\n/
+const lineEnds = /\r\n|\r|\n/g
 const maxRetry = 2_147_483_647
 
 // A parser drops one space after the colon. One is written only where the value begins with a space itself, so nothing is lost.
 const field = (name: string, value: string): string => name + (value[0] === " " ? ": " : ":") + value + "\n"
 
-const lines = (name: string, text: string): string =>
-  text.includes("\n") || text.includes("\r")
-    ? text
-        .split(lineEnd)
-        .map((line) => field(name, line))
-        .join("")
-    : field(name, text)
+const lines = (name: string, text: string): string => {
+  const whole = field(name, text)
+  if (!text.includes("\n") && !text.includes("\r")) return whole
+  // Each line end but the field's own becomes one with the field's name behind it, and then lines that begin with a space
+  // get theirs: every "\n" in the text is one that was put there.
+  const named = whole.slice(0, -1).replace(lineEnds, `\n${name}:`) + "\n"
+  return named.replaceAll(`\n${name}: `, `\n${name}:  `)
+}
 
 /**
  * The payload as text, or why it is none.

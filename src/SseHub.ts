@@ -14,24 +14,19 @@ import * as Exit from "effect/Exit"
 import * as HashMap from "effect/HashMap"
 import * as Layer from "effect/Layer"
 import * as Mailbox from "effect/Mailbox"
-import * as PubSub from "effect/PubSub"
-import * as Queue from "effect/Queue"
-import * as Random from "effect/Random"
 import * as Ref from "effect/Ref"
-import * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
 import * as Sink from "effect/Sink"
 import * as Stream from "effect/Stream"
 import type { Connection, EndReason } from "./Connection.js"
 import * as EventLog from "./EventLog.js"
-import { Client, type ClientInfo, type Totals } from "./internal/client.js"
+import * as Clients from "./internal/clients.js"
 import * as Dispatcher from "./internal/dispatcher.js"
-import { of as frameOf } from "./internal/frame.js"
-import * as Keepalives from "./internal/keepalives.js"
+import { turn } from "./internal/eventLoop.js"
 import * as Registry from "./internal/registry.js"
 import * as Keepalive from "./Keepalive.js"
 import * as Namespace from "./Namespace.js"
-import { type HubOptions, hubSettings } from "./SseConfig.js"
+import { type HubOptions, type HubSettings, hubSettings } from "./SseConfig.js"
 import { HubClosed, InvalidEvent, type InvalidNamespace, type PublishError, SubscriberTooSlow } from "./SseError.js"
 import * as SseEvent from "./SseEvent.js"
 
@@ -71,7 +66,7 @@ export interface ClientStatus {
   readonly connectedAt: number
   /** Events sent to it. */
   readonly events: number
-  /** Bytes sent to it, keepalives included, HTTP framing not. */
+  /** Bytes sent to it by the hub. HTTP framing is not counted, nor are keepalives that the connection sends itself. */
   readonly bytes: number
   /** Bytes that wait for it. */
   readonly pendingBytes: number
@@ -154,23 +149,27 @@ export class SseHub extends Context.Tag("effect-sse/SseHub")<
     readonly disconnect: (id: number) => Effect.Effect<boolean>
     /** Clients that come and go, from the moment the effect succeeds. The stream ends when the hub is closed. */
     readonly changes: Effect.Effect<Stream.Stream<ClientChange>, never, Scope.Scope>
+    /** What tells one client when to come back: a `retry:` of its own, or nothing if `shutdownRetry` is `false`. */
+    readonly farewell: Effect.Effect<Uint8Array>
     /** Keepalives for one response, for connections that merge them. */
     readonly keepalive: Stream.Stream<Uint8Array>
     /** The longest namespace it takes, in bytes. */
     readonly maxNamespaceBytes: number
     /**
      * Closes the hub: takes nothing more, delivers what was taken, tells every client when to come back, and ends all
-     * connections and streams. Runs by itself when the layer is released; more than once does no harm.
+     * connections and streams. Runs by itself when the layer is released; a further call waits for the first.
      */
     readonly shutdown: Effect.Effect<void>
   }
 >() {}
 
-const greeting = frameOf(SseEvent.comment("ok"))
+/** Events encoded in one go before the event loop gets its turn. */
+const slice = 256
 
 /**
  * Makes a hub on the given log.
  *
+ * @throws Error as a defect, if the options make no sense
  * @since 0.1.0
  * @category constructors
  */
@@ -181,196 +180,111 @@ export const make = (options?: HubOptions): Effect.Effect<SseHub["Type"], never,
     const startedAt = yield* Clock.currentTimeMillis
     const registry = yield* Ref.make(Registry.empty)
     const dispatcher = yield* Dispatcher.make(registry)
-    const keepalives = yield* Keepalives.make(settings.keepalive)
-    const changes = yield* PubSub.unbounded<ClientChange | undefined>()
-    const left = yield* Queue.unbounded<Client>()
-    const empty = yield* Effect.makeLatch(false)
+    const closed = yield* Effect.makeLatch(false)
     const streams = new Set<Mailbox.Mailbox<SseEvent.SseEvent, SubscriberTooSlow>>()
-    const limits = { maxPendingBytes: settings.maxPendingBytes, stallMillis: settings.stallMillis }
-    const totals: Totals = { deliveries: 0, bytes: 0 }
-    const ended: Record<EndReason, number> = {
-      "client-closed": 0,
-      "pending-overflow": 0,
-      stalled: 0,
-      disconnected: 0,
-      shutdown: 0,
-      failed: 0
-    }
     let open = true
     let published = 0
-    let nextId = 1
+    let lastId = 0
+    const isOpen = () => open
+    const nextId = () => ++lastId
+    const clients = yield* Clients.make(registry, settings, isOpen, nextId)
 
     yield* log.tail(dispatcher).pipe(Effect.orDie)
 
-    const connected = Effect.map(Ref.get(registry), (current) => {
-      const all: Array<Client> = []
-      for (const subscriber of HashMap.values(current.subscribers)) {
-        if (subscriber instanceof Client) all.push(subscriber)
-      }
-      return all.sort((a, b) => a.id - b.id)
-    })
-
-    // Ends come from sockets and from within rounds, where no effect can run; one fiber takes them from a queue. A crowd
-    // that leaves together costs one update of the registry.
-    const forget = (gone: Iterable<Client>) =>
-      Effect.gen(function* () {
-        const now = yield* Clock.currentTimeMillis
-        const clients = Array.from(gone)
-        yield* Ref.update(registry, (current) => clients.reduce(Registry.remove, current))
-        for (const client of clients) {
-          const reason = client.ended ?? "client-closed"
-          ended[reason]++
-          yield* keepalives.remove(client)
-          yield* PubSub.publish(changes, {
-            _tag: "Disconnected",
-            client: clientStatus(client),
-            reason,
-            durationMillis: now - client.info.connectedAt
-          })
-        }
-        if (!open && (yield* connected).length === 0) yield* empty.open
-      })
-    yield* Queue.takeBetween(left, 1, 4096).pipe(Effect.flatMap(forget), Effect.forever, Effect.forkScoped)
-
-    yield* Effect.gen(function* () {
-      const now = yield* Clock.currentTimeMillis
-      for (const client of yield* connected) client.checkStall(now)
-    }).pipe(Effect.schedule(Schedule.spaced(Math.max(1, settings.stallMillis / 10))), Effect.forkScoped)
-
-    const encodeAll = (
-      events: Iterable<SseEvent.SseEvent>
-    ): Either.Either<ReadonlyArray<EventLog.NewEntry>, InvalidEvent> => {
-      const entries: Array<EventLog.NewEntry> = []
-      for (const event of events) {
-        const entry = encodeEntry(event, settings.maxNamespaceBytes)
-        if (Either.isLeft(entry)) {
-          const { field, reason } = entry.left
-          return Either.left(new InvalidEvent({ field, reason, index: entries.length }))
-        }
-        entries.push(entry.right)
-      }
-      return Either.right(entries)
-    }
-
-    const publishAll = (events: Iterable<SseEvent.SseEvent>): Effect.Effect<ReadonlyArray<string>, PublishError> =>
-      Effect.suspend((): Effect.Effect<ReadonlyArray<string>, PublishError> => {
-        const entries = encodeAll(events)
-        if (Either.isLeft(entries)) return Effect.fail(entries.left)
-        return Effect.flatMap(dispatcher.ready, (): Effect.Effect<ReadonlyArray<string>, PublishError> => {
-          // Looked at last: a hub that closed while this waited must not take the events.
-          if (!open) return Effect.fail(new HubClosed())
-          return Effect.tap(log.append(entries.right), (positions) => {
-            published += positions.length
-          })
+    const append = (entries: ReadonlyArray<EventLog.NewEntry>): Effect.Effect<ReadonlyArray<string>, PublishError> =>
+      Effect.flatMap(dispatcher.ready, (): Effect.Effect<ReadonlyArray<string>, PublishError> => {
+        // Looked at last: a hub that closed while this waited must not take the events.
+        if (!open) return Effect.fail(new HubClosed())
+        return Effect.tap(log.append(entries), (positions) => {
+          published += positions.length
         })
       })
 
-    const shutdown = Effect.gen(function* () {
-      if (!open) return
-      open = false
-      yield* dispatcher.flush
-      const now = yield* Clock.currentTimeMillis
-      const clients = yield* connected
-      for (const client of clients) {
-        if (settings.shutdownRetryMillis !== undefined) {
-          const [min, max] = settings.shutdownRetryMillis
-          client.write(frameOf(SseEvent.retry(yield* Random.nextIntBetween(min, max + 1))), now)
+    const publish = (event: SseEvent.SseEvent): Effect.Effect<string, PublishError> =>
+      Effect.suspend(() => {
+        const entry = encodeEntry(event, 0, settings)
+        return Either.isLeft(entry)
+          ? Effect.fail(entry.left)
+          : Effect.map(append([entry.right]), (positions) => positions[0]!)
+      })
+
+    const publishAll = (events: Iterable<SseEvent.SseEvent>): Effect.Effect<ReadonlyArray<string>, PublishError> =>
+      Effect.gen(function* () {
+        const entries: Array<EventLog.NewEntry> = []
+        for (const event of events) {
+          entries.push(yield* encodeEntry(event, entries.length, settings))
+          if (entries.length % slice === 0) yield* turn
         }
-        client.end("shutdown")
-      }
-      for (const stream of streams) stream.unsafeDone(Exit.void)
-      if (clients.length > 0) yield* empty.await
-      yield* PubSub.publish(changes, undefined)
+        return entries.length === 0 ? [] : yield* append(entries)
+      })
+
+    const subscribe = (path: string) =>
+      Effect.gen(function* () {
+        const namespace = yield* Namespace.parse(path, { maxBytes: settings.maxNamespaceBytes })
+        const mailbox = yield* Mailbox.make<SseEvent.SseEvent, SubscriberTooSlow>({
+          capacity: settings.maxPendingEvents,
+          strategy: "dropping"
+        })
+        const subscriber: Registry.Subscriber = {
+          id: nextId(),
+          namespaces: [namespace],
+          deliver: (batch) => {
+            const rest = mailbox.unsafeOfferAll(batch.entries.map((entry) => entry.event))
+            if (Chunk.isNonEmpty(rest)) {
+              mailbox.unsafeDone(Exit.fail(new SubscriberTooSlow({ namespace, limit: settings.maxPendingEvents })))
+            }
+          }
+        }
+        const added = yield* Effect.acquireRelease(
+          Ref.modify(registry, (current) => {
+            if (!open) return [false, current]
+            streams.add(mailbox)
+            return [true, Registry.add(current, subscriber)]
+          }),
+          () =>
+            Ref.update(registry, (current) => {
+              streams.delete(mailbox)
+              return Registry.remove(current, subscriber)
+            })
+        )
+        if (!added) return yield* new HubClosed()
+        return Mailbox.toStream(mailbox)
+      })
+
+    const shutdown = Effect.suspend(() => {
+      if (!open) return closed.await
+      open = false
+      return Effect.gen(function* () {
+        yield* dispatcher.flush
+        yield* clients.endAll
+        for (const stream of streams) stream.unsafeDone(Exit.void)
+        yield* closed.open
+      })
     }).pipe(Effect.uninterruptible)
     yield* Effect.addFinalizer(() => shutdown)
 
     return SseHub.of({
-      publish: (event) => Effect.map(publishAll([event]), (positions) => positions[0]!),
+      publish,
       publishAll,
       sink: Sink.foldLeftChunksEffect(0, (count, chunk: Chunk.Chunk<SseEvent.SseEvent>) =>
         Effect.map(publishAll(chunk), (positions) => count + positions.length)
       ),
-      subscribe: (path) =>
-        Stream.unwrapScoped(
-          Effect.gen(function* () {
-            const namespace = yield* Namespace.parse(path, { maxBytes: settings.maxNamespaceBytes })
-            if (!open) return yield* new HubClosed()
-            const mailbox = yield* Mailbox.make<SseEvent.SseEvent, SubscriberTooSlow>({
-              capacity: settings.maxPendingEvents,
-              strategy: "dropping"
-            })
-            const subscriber: Registry.Subscriber = {
-              id: nextId++,
-              namespaces: [namespace],
-              deliver: (batch) => {
-                const rest = mailbox.unsafeOfferAll(batch.entries.map((entry) => entry.event))
-                if (Chunk.isNonEmpty(rest)) {
-                  mailbox.unsafeDone(Exit.fail(new SubscriberTooSlow({ namespace, limit: settings.maxPendingEvents })))
-                }
-              }
-            }
-            yield* Effect.acquireRelease(
-              Ref.update(registry, (current) => {
-                streams.add(mailbox)
-                return Registry.add(current, subscriber)
-              }),
-              () =>
-                Ref.update(registry, (current) => {
-                  streams.delete(mailbox)
-                  return Registry.remove(current, subscriber)
-                })
-            )
-            return Mailbox.toStream(mailbox)
-          })
-        ),
-      connect: (request) =>
-        Effect.gen(function* () {
-          if (!open) return yield* new HubClosed()
-          const now = yield* Clock.currentTimeMillis
-          const client = new Client(
-            {
-              id: nextId++,
-              namespaces: Registry.reduce(request.namespaces),
-              requestPath: request.requestPath ?? "",
-              address: request.address ?? "",
-              userAgent: request.userAgent ?? "",
-              connectedAt: now
-            },
-            request.connection,
-            limits,
-            totals,
-            (client) => left.unsafeOffer(client)
-          )
-          yield* Ref.update(registry, (current) => Registry.add(current, client))
-          if (!request.connection.keepsItselfAlive) yield* keepalives.add(client)
-          yield* PubSub.publish(changes, { _tag: "Connected", client: clientStatus(client) })
-          client.write(greeting, now)
-          // Last, so that a connection that is closed already is forgotten after it was added.
-          request.connection.onClose(() => client.end("client-closed"))
-          return client.id
-        }).pipe(Effect.uninterruptible),
-      clients: Effect.map(connected, (clients) => clients.map(clientStatus)),
+      subscribe: (path) => Stream.unwrapScoped(subscribe(path)),
+      connect: clients.connect,
+      clients: Effect.map(clients.list, (all) => all.map(Clients.clientStatus)),
       status: Effect.map(Ref.get(registry), (current) => ({
         startedAt,
         open,
         clients: HashMap.size(current.subscribers) - streams.size,
         subscriptions: HashMap.size(current.subscriptions),
         published,
-        ...totals,
-        ended: { ...ended }
+        ...clients.totals,
+        ended: { ...clients.ended }
       })),
-      disconnect: (id) =>
-        Effect.map(Ref.get(registry), (current) => {
-          const found = HashMap.get(current.subscribers, id)
-          if (found._tag === "None" || !(found.value instanceof Client)) return false
-          found.value.end("disconnected")
-          return true
-        }),
-      changes: Effect.map(
-        Stream.fromPubSub(changes, { scoped: true }),
-        Stream.takeWhile((change) => change !== undefined)
-      ),
+      disconnect: clients.disconnect,
+      changes: clients.changes,
       keepalive: Keepalive.stream(settings.keepalive),
+      farewell: clients.farewell,
       maxNamespaceBytes: settings.maxNamespaceBytes,
       shutdown
     })
@@ -378,27 +292,24 @@ export const make = (options?: HubOptions): Effect.Effect<SseHub["Type"], never,
 
 const encodeEntry = (
   event: SseEvent.SseEvent,
-  maxNamespaceBytes: number
+  index: number,
+  { maxEventBytes, maxNamespaceBytes }: HubSettings
 ): Either.Either<EventLog.NewEntry, InvalidEvent> => {
+  const refuse = (field: InvalidEvent["field"], reason: string) =>
+    Either.left(new InvalidEvent({ field, reason, index }))
   const namespace = Namespace.parse(event.namespace, { maxBytes: maxNamespaceBytes })
-  if (Either.isLeft(namespace)) {
-    return Either.left(new InvalidEvent({ field: "namespace", reason: namespace.left.message, index: 0 }))
-  }
+  if (Either.isLeft(namespace)) return refuse("namespace", namespace.left.message)
   const frame = SseEvent.encode(event)
-  if (Either.isLeft(frame)) return Either.left(frame.left)
+  if (Either.isLeft(frame)) return refuse(frame.left.field, frame.left.reason)
+  if (frame.right.length > maxEventBytes) {
+    return refuse("data", `makes ${frame.right.length} bytes on the wire; ${maxEventBytes} are allowed`)
+  }
   return Either.right({
     namespace: namespace.right,
     event: event.namespace === namespace.right ? event : { ...event, namespace: namespace.right },
     frame: frame.right
   })
 }
-
-const clientStatus = (client: Client): ClientStatus => ({
-  ...(client.info satisfies ClientInfo),
-  events: client.events,
-  bytes: client.bytes,
-  pendingBytes: client.ended === undefined ? client.connection.pendingBytes() : 0
-})
 
 /**
  * A hub with the given options on a log in memory.

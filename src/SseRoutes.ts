@@ -12,6 +12,7 @@ import type * as Layer from "effect/Layer"
 import * as Redacted from "effect/Redacted"
 import type * as Scope from "effect/Scope"
 import * as ClientAddress from "./http/ClientAddress.js"
+import * as Pipelining from "./http/Pipelining.js"
 import * as Publish from "./http/Publish.js"
 import * as Subscribe from "./http/Subscribe.js"
 import { splitUrl } from "./http/url.js"
@@ -62,7 +63,7 @@ const handlers = (options: RoutesOptions = {}) => {
 const at = (prefix: string, handle: (path: string) => Handler): Handler =>
   Effect.flatMap(HttpServerRequest.HttpServerRequest, (request) =>
     Effect.interruptible(handle(splitUrl(request.url)[0].slice(prefix.length)))
-  )
+  ).pipe(Pipelining.refuse)
 
 /**
  * `/subscribe/*` and `/publish/*` as an `HttpRouter`, to be served, or mounted in a router of your own under any prefix.
@@ -75,7 +76,7 @@ const at = (prefix: string, handle: (path: string) => Handler): Handler =>
  * | the same with `content-type: application/x-ndjson` | 202 `{"positions":[...]}`; all lines are published or none |
  *
  * A refusal has a JSON body `{"error","message"}`: 400 bad input, 401 or 403 token, 405 method, 413 body too large, 415
- * media type, 503 shutting down.
+ * media type, 503 publishing while shutting down.
  *
  * @throws Error if the options make no sense (see {@link RoutesOptions})
  * @since 0.1.0

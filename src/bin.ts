@@ -88,12 +88,10 @@ const main = Effect.gen(function* () {
   const { positionals, values } = yield* readArguments
   if (values.help) return yield* Console.log(usage)
   if (positionals.length !== 1 || positionals[0] !== "serve") return yield* Effect.fail(new Usage(`\n${usage}`))
-  const flags = new Map<string, string>()
-  if (values.host !== undefined) flags.set("SSE_HOST", values.host)
-  if (values.port !== undefined) flags.set("SSE_PORT", values.port)
-  yield* serve(values.demo).pipe(
-    Effect.withConfigProvider(ConfigProvider.orElse(ConfigProvider.fromMap(flags), () => ConfigProvider.fromEnv()))
-  )
+  const settings = new Map(Object.entries(process.env).flatMap(([name, value]) => (value ? [[name, value]] : [])))
+  if (values.host !== undefined) settings.set("SSE_HOST", values.host)
+  if (values.port !== undefined) settings.set("SSE_PORT", values.port)
+  yield* Effect.withConfigProvider(serve(values.demo), ConfigProvider.fromMap(settings))
 })
 
 const describe = (error: unknown): string | undefined => {

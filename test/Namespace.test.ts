@@ -85,9 +85,8 @@ describe("Namespace", () => {
   it("takes segments literally", () => {
     assert.deepStrictEqual(Namespace.fromSegments(["a/b", "100%"]), Namespace.parse("/a%2Fb/100%25"))
     assert.isTrue(Either.isLeft(Namespace.fromSegments([".."])))
-    assert.isTrue(
-      Either.isLeft(Namespace.fromSegments([""])) || Either.getOrThrow(Namespace.fromSegments([""])) === "/"
-    )
+    assert.isTrue(Either.isLeft(Namespace.fromSegments([""])))
+    assert.isTrue(Either.isLeft(Namespace.fromSegments(["rooms", ""])), "an empty id must not reach all rooms")
     assert.isTrue(Either.isLeft(Namespace.fromSegments(["\udfff"])))
   })
 

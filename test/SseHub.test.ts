@@ -12,17 +12,22 @@ class FakeConnection implements Connection.Connection {
   endedBy: Connection.EndReason | undefined
   pending = 0
   stuck = false
-  private listener: (() => void) | undefined
+  private listener: ((reason: "client-closed" | "shutdown") => void) | undefined
   readonly write = (frame: Connection.Frame) => {
     this.written.push(text(frame.bytes))
     if (this.stuck) this.pending += frame.bytes.length
+    return frame.bytes.length
   }
   readonly pendingBytes = () => this.pending
   readonly end = (reason: Connection.EndReason) => void (this.endedBy = reason)
-  readonly onClose = (listener: () => void) => void (this.listener = listener)
+  readonly onClose = (listener: (reason: "client-closed" | "shutdown") => void) => void (this.listener = listener)
   /** The client goes away. */
   close() {
-    this.listener?.()
+    this.listener?.("client-closed")
+  }
+  /** The server behind the connection wants to close. */
+  serverCloses() {
+    this.listener?.("shutdown")
   }
   get body() {
     return this.written.join("")
@@ -374,7 +379,104 @@ describe("SseHub", () => {
     )
   })
 
+  it.scoped("refuses an event that no client could be given, and gives a large one to those with nothing waiting", () =>
+    Effect.gen(function* () {
+      const hub = yield* SseHub.SseHub
+      const client = yield* connect("/n")
+      client.stuck = true
+      client.pending = 0
+      const error = yield* Effect.flip(hub.publish({ namespace: "/n", data: "\n".repeat(400) }))
+      assert.deepInclude(error, { _tag: "InvalidEvent", field: "data" })
+      yield* publish("/n", "x".repeat(1000))
+      assert.strictEqual(client.endedBy, undefined)
+      yield* publish("/n", "x")
+      assert.strictEqual(client.endedBy, "pending-overflow")
+    }).pipe(Effect.provide(SseHub.layer({ maxPendingBytes: 1000 })))
+  )
+
+  it.scoped("gives the event loop turns while it takes a large batch", () =>
+    Effect.gen(function* () {
+      const hub = yield* SseHub.SseHub
+      let turns = 0
+      const count = (): NodeJS.Immediate => setImmediate(() => (turns++, (immediate = count())))
+      let immediate = count()
+      yield* hub.publishAll(Array.from({ length: 5000 }, () => ({ namespace: "/n", data: "x" })))
+      clearImmediate(immediate)
+      assert.isAbove(turns, 10)
+    }).pipe(Effect.provide(SseLayer))
+  )
+
+  it("refuses options that make no sense", () => {
+    for (const options of [
+      { maxPendingBytes: 0 },
+      { maxPendingBytes: Number.NaN },
+      { stallTimeout: 0 },
+      { stallTimeout: Infinity },
+      { maxPendingEvents: -1 },
+      { maxNamespaceBytes: 0 },
+      { keepalive: "1 millis" },
+      { shutdownRetry: ["5 seconds", "1 second"] }
+    ] satisfies ReadonlyArray<SseConfig.HubOptions>) {
+      assert.throws(() => SseConfig.hubSettings(options), /must be/, JSON.stringify(options))
+    }
+  })
+
   describe("shutdown", () => {
+    it.effect("is waited for by whoever calls it again", () =>
+      Effect.gen(function* () {
+        const connection = yield* Effect.scoped(
+          Effect.gen(function* () {
+            const hub = yield* SseHub.SseHub
+            const client = yield* connect("/")
+            yield* hub.publishAll(Array.from({ length: 20_000 }, (_, i) => ({ namespace: "/n", data: `${i}` })))
+            const first = yield* Effect.forkDaemon(hub.shutdown)
+            yield* Effect.yieldNow()
+            yield* hub.shutdown
+            assert.strictEqual(client.endedBy, "shutdown")
+            assert.include(client.body, "data:19999\n")
+            yield* Fiber.join(first)
+            return client
+          }).pipe(Effect.provide(SseLayer))
+        )
+        assert.strictEqual(connection.endedBy, "shutdown")
+      })
+    )
+
+    it.effect("lets nobody in behind it, whenever they come", () =>
+      Effect.forEach(
+        Array.from({ length: 30 }, (_, yields) => yields),
+        (yields) =>
+          Effect.gen(function* () {
+            const hub = yield* SseHub.SseHub
+            const late = new FakeConnection()
+            yield* connect("/")
+            const connecting = Effect.yieldNow().pipe(
+              Effect.repeatN(yields),
+              Effect.zipRight(hub.connect({ namespaces: [Namespace.root], connection: late })),
+              Effect.exit
+            )
+            const [exit] = yield* Effect.all([connecting, hub.shutdown], { concurrency: "unbounded" })
+            assert.strictEqual(Exit.isSuccess(exit), late.endedBy === "shutdown")
+            assert.deepStrictEqual(yield* hub.clients, [])
+            const changes = yield* hub.changes
+            assert.strictEqual((yield* Stream.runCollect(changes)).length, 0, "changes have ended")
+          }).pipe(Effect.provide(SseHub.layer()), Effect.scoped),
+        { discard: true }
+      )
+    )
+
+    it.scoped("of the server alone ends its connections with a goodbye", () =>
+      Effect.gen(function* () {
+        const hub = yield* SseHub.SseHub
+        const [one, other] = yield* Effect.all([connect("/"), connect("/")])
+        one.serverCloses()
+        assert.match(one.body, /^:ok\n\nretry:[1-5]\d{3}\n\n$/)
+        assert.strictEqual(one.endedBy, "shutdown")
+        yield* eventually(Effect.map(hub.clients, (clients) => clients.length === 1))
+        assert.strictEqual(other.endedBy, undefined)
+      }).pipe(Effect.provide(SseLayer))
+    )
+
     it.effect("delivers what was taken, says when to come back, and refuses the rest", () =>
       Effect.gen(function* () {
         const [client, hub, stream] = yield* Effect.scoped(

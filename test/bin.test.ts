@@ -1,6 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
-import { node } from "./support/command.js"
+import { command, node } from "./support/command.js"
 import { connect } from "./support/rawClient.js"
 
 const run = (args: ReadonlyArray<string>, env?: Record<string, string>) => node(["dist/bin.js", ...args], env)
@@ -53,6 +53,22 @@ describe("effect-sse serve", () => {
       })
     )
   }
+
+  it.scopedLive("ends with npm start, too", () =>
+    Effect.gen(function* () {
+      const npm = yield* command("npm", ["start"], { SSE_PORT: "0" })
+      const [, port] = yield* npm.until(/listens on http:\/\/127\.0\.0\.1:(\d+)/)
+      const clients = yield* Effect.replicateEffect(connect(Number(port), "/subscribe/pets"), 50)
+      yield* Effect.forEach(clients, (client) => client.until((body) => body.includes("data:")))
+      const start = performance.now()
+      npm.process.kill("SIGTERM")
+      assert.strictEqual(yield* npm.exit, 0)
+      for (const client of clients) assert.isTrue((yield* client.ended).clean)
+      assert.isBelow(performance.now() - start, 2000)
+      const refused = yield* Effect.flip(connect(Number(port), "/"))
+      assert.include(refused.message, "ECONNREFUSED")
+    })
+  )
 
   it.scopedLive("keeps a chosen token out of its output", () =>
     Effect.gen(function* () {

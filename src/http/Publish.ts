@@ -12,6 +12,7 @@ import * as ParseResult from "effect/ParseResult"
 import * as Redacted from "effect/Redacted"
 import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
+import { turn } from "../internal/eventLoop.js"
 import * as Namespace from "../Namespace.js"
 import { SseHub } from "../SseHub.js"
 import type { SseEvent } from "../SseEvent.js"
@@ -105,7 +106,8 @@ const authorize = (
 
 /** Takes as long wherever the texts differ, so that the time of an answer tells nothing about the token. */
 const equalInConstantTime = (given: string, expected: string): boolean => {
-  const a = new TextEncoder().encode(given)
+  // A header's text has one character for each byte that was sent.
+  const a = Uint8Array.from(given, (char) => char.charCodeAt(0))
   const b = new TextEncoder().encode(expected)
   let difference = a.length ^ b.length
   for (let i = 0; i < a.length; i++) difference |= a[i]! ^ (b[i % b.length] ?? 0)
@@ -199,6 +201,9 @@ const Line = Schema.Struct({
   retry: Schema.optional(Schema.Number)
 })
 
+/** Lines read before the event loop gets its turn. */
+const slice = 256
+
 const decodeLine = Schema.decodeUnknownEither(Schema.parseJson(Line), { onExcessProperty: "error" })
 
 const readLines = (
@@ -212,6 +217,7 @@ const readLines = (
     })
     const events: Array<{ readonly number: number; readonly event: SseEvent }> = []
     for (const [index, line] of text.split("\n").entries()) {
+      if (index % slice === slice - 1) yield* turn
       if (line.trim() === "") continue
       const decoded = decodeLine(line)
       if (Either.isLeft(decoded)) {

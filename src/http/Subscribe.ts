@@ -3,10 +3,11 @@
  *
  * @internal
  */
+import * as HttpApp from "@effect/platform/HttpApp"
 import * as HttpServerRequest from "@effect/platform/HttpServerRequest"
 import * as HttpServerResponse from "@effect/platform/HttpServerResponse"
 import * as Effect from "effect/Effect"
-import type * as Scope from "effect/Scope"
+import * as Scope from "effect/Scope"
 import * as Connection from "../Connection.js"
 import * as Namespace from "../Namespace.js"
 import * as NodeConnection from "../node/NodeConnection.js"
@@ -62,23 +63,41 @@ export const handle = (
     if (request.method === "HEAD") {
       return HttpServerResponse.empty({ status: 200, headers: { ...head, "content-type": contentType } })
     }
-    const address = options.clientAddress(request)
     const connection = open(request, options.connection, hub)
-    yield* Effect.acquireRelease(
-      hub.connect({
-        namespaces: [namespace],
-        connection,
-        requestPath: splitUrl(request.originalUrl)[0],
-        address,
-        userAgent: request.headers["user-agent"]
-      }),
-      () => Effect.sync(connection.close)
+    const connected = hub.connect({
+      namespaces: [namespace],
+      connection,
+      requestPath: splitUrl(request.originalUrl)[0],
+      address: options.clientAddress(request),
+      userAgent: request.headers["user-agent"]
+    })
+    const scope = yield* Effect.scope
+    // The scope's own finalizer and not Effect.acquireRelease, which costs more than all the rest of a connect: it compares
+    // all fiber refs.
+    const release = Scope.addFinalizer(
+      scope,
+      Effect.sync(() => connection.close())
     )
+    yield* Effect.uninterruptible(Effect.zipRight(connected, release))
+    if ("respond" in connection) {
+      // The last thing before the answer is sent, with the headers that middleware has set.
+      yield* HttpApp.appendPreResponseHandler((_, response) =>
+        Effect.sync(() => {
+          connection.respond(response)
+          return response
+        })
+      )
+    }
     return HttpServerResponse.stream(connection.stream, { contentType, headers: head })
   }).pipe(
     Effect.catchTags({
       InvalidNamespace: (error) => Effect.succeed(Refusal.invalidNamespace(error)),
-      HubClosed: (error) => Effect.succeed(Refusal.unavailable(error.message))
+      // A browser that is answered anything but 200 never comes back. This one is told when to.
+      HubClosed: () =>
+        Effect.gen(function* () {
+          const hub = yield* SseHub
+          return HttpServerResponse.uint8Array(yield* hub.farewell, { contentType, headers: head })
+        })
     })
   )
 
@@ -96,7 +115,5 @@ const open = (
     // The fiber that writes the body waits for a client that does not read; only the end of the response frees it.
     onAbrupt: () => response?.destroy()
   })
-  // A response that never got the socket, as it is pipelined behind another one, does not hear of the socket's end.
-  if (response?.socket === null) response.req.socket?.once("close", connection.close)
   return connection
 }

@@ -4,8 +4,19 @@
  * @internal
  */
 export const splitUrl = (url: string): readonly [path: string, query: string] => {
-  // A request line may carry an absolute URL (RFC 9112 section 3.2.2), and web requests do.
-  const start = url.startsWith("/") ? 0 : Math.max(0, url.indexOf("/", url.indexOf("://") + 3))
-  const query = url.indexOf("?", start)
-  return query === -1 ? [url.slice(start), ""] : [url.slice(start, query), url.slice(query + 1)]
+  const relative = toRelative(url)
+  const query = relative.indexOf("?")
+  return query === -1 ? [relative, ""] : [relative.slice(0, query), relative.slice(query + 1)]
+}
+
+/**
+ * An absolute URL without its scheme and host, as web requests carry it, and a request line may (RFC 9112 section 3.2.2).
+ *
+ * @internal
+ */
+export const toRelative = (url: string): string => {
+  const origin = /^[a-z][a-z0-9+.-]*:\/\/[^/?#]*/i.exec(url)
+  if (origin === null) return url
+  const rest = url.slice(origin[0].length)
+  return rest.startsWith("/") ? rest : "/" + rest
 }

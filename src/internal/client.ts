@@ -5,7 +5,9 @@
  */
 import type { Connection, EndReason, Frame } from "../Connection.js"
 import type { Namespace } from "../Namespace.js"
+import { retry as retryBlock } from "../SseEvent.js"
 import type { Batch } from "./batch.js"
+import { of as frameOf } from "./frame.js"
 import type { Subscriber } from "./registry.js"
 
 export interface ClientInfo {
@@ -15,6 +17,8 @@ export interface ClientInfo {
   readonly address: string
   readonly userAgent: string
   readonly connectedAt: number
+  /** When it is told to come back at a shutdown, in ms; drawn when it came, as a shutdown may run where no effect can. */
+  readonly retryMillis: number | undefined
 }
 
 export interface ClientLimits {
@@ -32,7 +36,11 @@ export class Client implements Subscriber {
   events = 0
   bytes = 0
   ended: EndReason | undefined
-  // While something waits: how much had been written when it was first seen to wait, and when that was.
+  /** Its place on the wheel of keepalives. */
+  slot = 0
+  // Bytes given to the connection, as it counts them.
+  private accepted = 0
+  // While something waits: how much had been given when it was first seen to wait, and when that was.
   private mark = 0
   private markedAt: number | undefined
 
@@ -59,25 +67,38 @@ export class Client implements Subscriber {
     this.write(batch.frame, now)
   }
 
+  /** Bytes that wait. A connection that throws is at its end, and must not take others with it. */
+  get pendingBytes(): number {
+    if (this.ended !== undefined) return 0
+    try {
+      return this.connection.pendingBytes()
+    } catch {
+      this.end("failed")
+      return 0
+    }
+  }
+
   write(frame: Frame, now: number): void {
+    const waiting = this.pendingBytes
     if (this.ended !== undefined) return
+    // What waits is looked at before the write: one large event does not end a client that had nothing waiting.
+    if (waiting > this.limits.maxPendingBytes) return this.end("pending-overflow")
     this.bytes += frame.bytes.length
     this.totals.bytes += frame.bytes.length
-    const pending = this.attempt(() => {
-      this.connection.write(frame)
-      return this.connection.pendingBytes()
-    })
-    if (pending === 0) return
-    if (pending > this.limits.maxPendingBytes) this.end("pending-overflow")
-    else if (this.markedAt === undefined) this.setMark(now)
+    try {
+      this.accepted += this.connection.write(frame)
+    } catch {
+      return this.end("failed")
+    }
+    if (this.markedAt === undefined && this.pendingBytes > 0) this.setMark(now)
   }
 
   /** Ends the connection if what waited at the last mark still waits `stallMillis` later. */
   checkStall(now: number): void {
-    if (this.markedAt === undefined || this.ended !== undefined) return
-    const pending = this.attempt(this.connection.pendingBytes)
+    if (this.markedAt === undefined) return
+    const pending = this.pendingBytes
     if (pending === 0) this.markedAt = undefined
-    else if (this.bytes - pending >= this.mark) this.setMark(now)
+    else if (this.accepted - pending >= this.mark) this.setMark(now)
     else if (now - this.markedAt >= this.limits.stallMillis) this.end("stalled")
   }
 
@@ -92,18 +113,15 @@ export class Client implements Subscriber {
     }
   }
 
-  /** A connection that throws is at its end, and must not take others with it. */
-  private attempt(pendingBytes: () => number): number {
-    try {
-      return pendingBytes()
-    } catch {
-      this.end("failed")
-      return 0
-    }
+  /** Tells the client when to come back, and ends. */
+  shutdown(now: number): void {
+    const { retryMillis } = this.info
+    if (retryMillis !== undefined) this.write(frameOf(retryBlock(retryMillis)), now)
+    this.end("shutdown")
   }
 
   private setMark(now: number): void {
-    this.mark = this.bytes
+    this.mark = this.accepted
     this.markedAt = now
   }
 }

@@ -41,7 +41,6 @@ export const make = (keepalive: Keepalive.Keepalive): Effect.Effect<Keepalives, 
 const makeWheel = (distance: Duration.Duration): Effect.Effect<Keepalives, never, Scope.Scope> =>
   Effect.gen(function* () {
     const wheel = Array.from({ length: slots }, () => new Set<Client>())
-    const slotOf = new Map<Client, Set<Client>>()
     let last = 0
     yield* Stream.fromSchedule(Schedule.fixed(Duration.times(distance, 1 / slots))).pipe(
       Stream.runForEach(() =>
@@ -60,15 +59,11 @@ const makeWheel = (distance: Duration.Duration): Effect.Effect<Keepalives, never
     return {
       add: (client) =>
         Effect.sync(() => {
-          const slot = wheel[last]!
-          slot.add(client)
-          slotOf.set(client, slot)
+          if (client.ended !== undefined) return
+          client.slot = last
+          wheel[last]!.add(client)
         }),
-      remove: (client) =>
-        Effect.sync(() => {
-          slotOf.get(client)?.delete(client)
-          slotOf.delete(client)
-        })
+      remove: (client) => Effect.sync(() => void wheel[client.slot]!.delete(client))
     }
   })
 
@@ -78,6 +73,7 @@ const makeEach = (schedule: Schedule.Schedule<unknown>): Effect.Effect<Keepalive
     return {
       add: (client) =>
         Keepalive.stream(schedule).pipe(
+          Stream.takeWhile(() => client.ended === undefined),
           Stream.runForEach(() => Effect.map(Clock.currentTimeMillis, (now) => client.write(frame, now))),
           FiberMap.run(fibers, client.id),
           Effect.asVoid

@@ -9,12 +9,14 @@
  *
  * @since 0.1.0
  */
+import * as Cookies from "@effect/platform/Cookies"
 import type { HttpServerRequest } from "@effect/platform/HttpServerRequest"
+import type { HttpServerResponse } from "@effect/platform/HttpServerResponse"
 import * as Effect from "effect/Effect"
 import * as Stream from "effect/Stream"
 import type * as Http from "node:http"
 import type * as Net from "node:net"
-import { type Connection, type Frame, isAbrupt } from "../Connection.js"
+import { type Connection, type EndReason, type Frame, isAbrupt } from "../Connection.js"
 
 /**
  * A connection on a Node response.
@@ -23,10 +25,15 @@ import { type Connection, type Frame, isAbrupt } from "../Connection.js"
  * @category models
  */
 export interface NodeConnection extends Connection {
+  /**
+   * Sends the head and takes the socket over; the response has then ended as far as the platform is concerned. A response
+   * with cookies is left alone: the platform writes those, and takes the socket over by running the body.
+   */
+  respond(response: HttpServerResponse): void
   /** The body to give the response: run, it takes the socket over and ends at once. */
   readonly stream: Stream.Stream<Uint8Array>
   /** Tells that the request is over. If the socket was not taken over by then, the connection closes. */
-  readonly close: () => void
+  close(): void
 }
 
 /** How long a client may take, in ms, to receive what still waits at a graceful end. */
@@ -70,86 +77,148 @@ export const canTakeOver = (response: Http.ServerResponse): boolean =>
  * @since 0.1.0
  * @category constructors
  */
-export const make = (response: Http.ServerResponse): NodeConnection => {
-  // Frames written before the body is asked for: the hub may deliver between the handler and the body.
-  let early: Array<Frame> | undefined = []
-  let socket: Net.Socket | undefined
-  let chunked = true
-  let state: "waiting" | "open" | "ending" | "closed" = "waiting"
-  let listener: (() => void) | undefined
+export const make = (response: Http.ServerResponse): NodeConnection => new TakenOver(response)
 
-  const closed = () => {
-    if (state === "closed") return
-    state = "closed"
-    early = undefined
-    listener?.()
+// A class, and the response let go of: ten thousand of these stay, and what a closure holds would stay with them.
+class TakenOver implements NodeConnection {
+  readonly keepsItselfAlive = false
+  // Frames written before the body is asked for: the hub may deliver between the handler and the body.
+  private early: Array<Frame> | undefined = []
+  private socket: Net.Socket | undefined
+  private chunked = true
+  private state: "waiting" | "open" | "ending" | "closed" = "waiting"
+  private listener: ((reason: "client-closed" | "shutdown") => void) | undefined
+
+  constructor(private response: Http.ServerResponse | undefined) {}
+
+  respond({ cookies, headers, status }: HttpServerResponse): void {
+    const response = this.response
+    if (response === undefined || response.headersSent || !Cookies.isEmpty(cookies)) return
+    response.writeHead(status, headers)
+    this.takeOver()
   }
-  const send = (socket: Net.Socket, frame: Frame) => void socket.write(chunked ? frame.chunk : frame.bytes)
-  const finish = (socket: Net.Socket) => {
-    if (chunked) socket.write(lastChunk)
+
+  get stream(): Stream.Stream<Uint8Array> {
+    return Stream.execute(Effect.sync(() => this.takeOver()))
+  }
+
+  write(frame: Frame): number {
+    if (this.state === "open") return this.send(frame)
+    this.early?.push(frame)
+    return this.early === undefined ? 0 : frame.chunk.length
+  }
+
+  pendingBytes(): number {
+    return this.socket === undefined ? (this.early ?? []).reduce(addLength, 0) : this.socket.writableLength
+  }
+
+  end(reason: EndReason): void {
+    if (this.state !== "waiting" && this.state !== "open") return
+    if (isAbrupt(reason)) {
+      if (this.socket === undefined) this.closed()
+      else this.socket.destroy()
+    } else {
+      this.state = "ending"
+      if (this.socket !== undefined) this.finish(this.socket)
+    }
+  }
+
+  onClose(listener: (reason: "client-closed" | "shutdown") => void): void {
+    this.listener = listener
+    if (this.state === "closed") listener("client-closed")
+  }
+
+  close(): void {
+    if (this.socket === undefined) this.closed()
+  }
+
+  private takeOver(): void {
+    const { early, response } = this
+    const socket = response?.socket
+    this.response = undefined
+    if (response === undefined || early === undefined || !socket || socket.destroyed) {
+      socket?.destroy()
+      return this.closed()
+    }
+    this.early = undefined
+    this.socket = socket
+    this.chunked = response.chunkedEncoding
+    socket.cork()
+    response.flushHeaders()
+    response.detachSocket(socket)
+    // Node would take the end of this response for that of an ordinary one, and detach the socket once more.
+    response.removeAllListeners("finish")
+    response.end()
+    detachParser(socket)
+    Object.assign(socket, { _httpMessage: new Occupant(() => this.listener?.("shutdown")) })
+    socket.once("close", () => this.closed())
+    for (const frame of early) this.send(frame)
+    if (this.state === "ending") this.finish(socket)
+    else this.state = "open"
+    socket.uncork()
+  }
+
+  private send(frame: Frame): number {
+    const bytes = this.chunked ? frame.chunk : frame.bytes
+    this.socket!.write(bytes)
+    return bytes.length
+  }
+
+  private finish(socket: Net.Socket): void {
+    if (this.chunked) socket.write(lastChunk)
     socket.destroySoon()
     const timer = setTimeout(() => socket.destroy(), lingerMillis)
     timer.unref()
     socket.once("close", () => clearTimeout(timer))
   }
-  const takeOver = () => {
-    const frames = early
-    const owned = response.socket
-    if (frames === undefined || owned === null || owned.destroyed) {
-      if (owned !== null) owned.destroy()
-      return closed()
-    }
-    early = undefined
-    socket = owned
-    chunked = response.chunkedEncoding
-    owned.cork()
-    response.flushHeaders()
-    response.detachSocket(owned)
-    // The platform ends the response, which then has nothing more to do with the socket. Node would take the end for that
-    // of an ordinary response and detach the socket once more, which it asserts cannot be.
-    response.removeAllListeners("finish")
-    // Node's HTTP parser would read a further request on this connection and answer it in the middle of the stream.
-    // Input is read, so that the client's end is seen, and dropped.
-    owned.removeAllListeners("data")
-    owned.on("data", ignore)
-    // Node's HTTP error listener would answer 400 in the middle of the stream; "close" follows every error.
-    owned.removeAllListeners("error")
-    owned.on("error", ignore)
-    owned.once("close", closed)
-    for (const frame of frames) send(owned, frame)
-    if (state === "ending") finish(owned)
-    else state = "open"
-    owned.uncork()
-  }
 
-  return {
-    keepsItselfAlive: false,
-    write: (frame) => {
-      if (state === "open") send(socket!, frame)
-      else early?.push(frame)
-    },
-    pendingBytes: () => (socket !== undefined ? socket.writableLength : (early ?? []).reduce(addLength, 0)),
-    end: (reason) => {
-      if (state !== "waiting" && state !== "open") return
-      if (isAbrupt(reason)) {
-        if (socket === undefined) closed()
-        else socket.destroy()
-      } else {
-        state = "ending"
-        if (socket !== undefined) finish(socket)
-      }
-    },
-    onClose: (onClose) => {
-      listener = onClose
-      if (state === "closed") onClose()
-    },
-    close: () => {
-      if (socket === undefined) closed()
-    },
-    stream: Stream.execute(Effect.sync(takeOver))
+  private closed(): void {
+    if (this.state === "closed") return
+    this.state = "closed"
+    this.early = undefined
+    this.response = undefined
+    this.listener?.("client-closed")
   }
+}
+
+/**
+ * Takes Node's HTTP parser off a socket. It would read a further request on the connection, and answer it, or an error, in
+ * the middle of the stream. Input is read, so that the client's end is seen, and dropped; "close" follows every error.
+ *
+ * What is kept is put back on an emptied list: to remove single listeners makes the list a slow one, at 800 bytes for each
+ * connection.
+ */
+const detachParser = (socket: Net.Socket): void => {
+  const kept = (["close", "end", "timeout"] as const).map((name) => [name, socket.rawListeners(name)] as const)
+  socket.removeAllListeners()
+  for (const [name, listeners] of kept) {
+    for (const listener of listeners) socket.on(name, listener as () => void)
+  }
+  socket.on("data", ignore)
+  socket.on("error", ignore)
 }
 
 const ignore = () => {}
 
-const addLength = (sum: number, frame: Frame): number => sum + frame.bytes.length
+const addLength = (sum: number, frame: Frame): number => sum + frame.chunk.length
+
+/**
+ * Stands for the response on the socket, so that Node sees the connection in use. Where it looks:
+ *
+ * - A server that closes asks each connection whether its response is `finished`, and cuts those it thinks idle. Asked, the
+ *   stream says goodbye and ends itself; so it does whatever the order in which hub and server are released.
+ * - On a broken request Node answers 400 unless `_headerSent`.
+ *
+ * Should Node ask no more, streams are cut when the server closes, as if this were not there.
+ */
+class Occupant {
+  readonly _headerSent = true
+  constructor(private readonly onServerClose: () => void) {}
+  get finished(): boolean {
+    this.onServerClose()
+    return false
+  }
+  emit(): boolean {
+    return false
+  }
+}

@@ -4,9 +4,11 @@
  *
  * @since 0.1.0
  */
+import * as HttpMiddleware from "@effect/platform/HttpMiddleware"
 import * as HttpRouter from "@effect/platform/HttpRouter"
 import * as HttpServer from "@effect/platform/HttpServer"
 import type * as HttpServerError from "@effect/platform/HttpServerError"
+import * as HttpServerRequest from "@effect/platform/HttpServerRequest"
 import * as NodeHttpServer from "@effect/platform-node/NodeHttpServer"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -15,7 +17,9 @@ import * as Layer from "effect/Layer"
 import * as Stream from "effect/Stream"
 import * as Http from "node:http"
 import * as Net from "node:net"
+import * as Pipelining from "../http/Pipelining.js"
 import { refuse } from "../http/Refusal.js"
+import { toRelative } from "../http/url.js"
 import { type ClientChange, SseHub } from "../SseHub.js"
 import * as SseRoutes from "../SseRoutes.js"
 
@@ -68,12 +72,15 @@ export const layer = (
       const serving = Effect.gen(function* () {
         const hub = yield* SseHub
         const app = yield* HttpRouter.toHttpApp(SseRoutes.router(options))
-        yield* HttpServer.serveEffect(
-          Effect.catchTag(app, "RouteNotFound", (error) =>
+        const logging = yield* Effect.forkScoped(Stream.runForEach(yield* hub.changes, logChange))
+        yield* app.pipe(
+          Effect.catchTag("RouteNotFound", (error) =>
             Effect.succeed(refuse(404, "NotFound", `nothing is at ${error.request.url.slice(0, 200)}`))
-          )
+          ),
+          Pipelining.refuse,
+          Effect.updateService(HttpServerRequest.HttpServerRequest, withRelativeUrl),
+          HttpServer.serveEffect()
         )
-        const logging = yield* Effect.fork(Stream.runForEach(yield* hub.changes, logChange))
         yield* Effect.addFinalizer(() =>
           Effect.gen(function* () {
             stopAccepting(server)
@@ -89,6 +96,7 @@ export const layer = (
         )
       })
       return Layer.scopedDiscard(serving).pipe(
+        HttpMiddleware.withTracerDisabledWhen(isStream),
         Layer.provideMerge(
           NodeHttpServer.layer(() => server, {
             host: options.host ?? "127.0.0.1",
@@ -100,10 +108,13 @@ export const layer = (
     })
   )
 
-/**
- * Closes the listener only. The HTTP server's own `close` also cuts every connection it thinks idle, and to it a stream
- * whose socket was taken over looks idle.
- */
+const withRelativeUrl = (request: HttpServerRequest.HttpServerRequest): HttpServerRequest.HttpServerRequest =>
+  request.url.startsWith("/") ? request : request.modify({ url: toRelative(request.url) })
+
+/** A span for each connect costs more than the connect. */
+const isStream = (request: HttpServerRequest.HttpServerRequest): boolean => request.url.startsWith("/subscribe")
+
+/** Closes the listener only: the rest follows when the hub has said goodbye. */
 const stopAccepting = (server: Http.Server): void => void Net.Server.prototype.close.call(server)
 
 /** Waits until no connection is left; those between two requests are closed. */
@@ -118,7 +129,7 @@ const closed = (server: Http.Server): Effect.Effect<void> =>
 
 const logChange = (change: ClientChange): Effect.Effect<void> => {
   const { address, events, id, namespaces } = change.client
-  const who = { client: id, namespace: namespaces.join(" "), address }
+  const who = { client: id, namespace: namespaces.map(visible).join(" "), address }
   return change._tag === "Connected"
     ? Effect.logInfo("connected").pipe(Effect.annotateLogs(who))
     : Effect.logInfo("disconnected").pipe(
@@ -130,3 +141,7 @@ const logChange = (change: ClientChange): Effect.Effect<void> => {
         })
       )
 }
+
+/** Characters that a terminal would not show, or that turn the direction of what it shows, as escapes. */
+const visible = (text: string): string =>
+  text.replace(/[\p{Cf}\p{Zl}\p{Zp}]/gu, (char) => `\\u{${char.codePointAt(0)!.toString(16)}}`)

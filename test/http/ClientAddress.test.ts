@@ -36,6 +36,8 @@ describe("ClientAddress", () => {
     assert.strictEqual(addressOf(options, "fd00::1", xff("2001:db8::1")), "2001:db8::1")
     assert.strictEqual(addressOf(options, "::ffff:10.0.0.1", xff("1.1.1.1")), "1.1.1.1")
     assert.strictEqual(addressOf(options, "192.168.1.2", xff("1.1.1.1")), "192.168.1.2")
+    const mapped = { trustedProxies: ["::ffff:10.0.0.0/104"] }
+    assert.strictEqual(addressOf(mapped, "10.9.9.9", xff("1.1.1.1")), "1.1.1.1")
   })
 
   it("stops at what is no address", () => {

@@ -132,18 +132,71 @@ describe("NodeConnection", () => {
     }).pipe(Effect.provide(serverLayer()))
   )
 
-  it.scopedLive("forgets requests pipelined behind an open stream when the connection ends", () =>
+  for (const second of ["/subscribe/b", "/nothing", "/publish/x"]) {
+    it.scopedLive(`closes a connection on which ${second} is pipelined, and keeps nothing of it`, () =>
+      Effect.gen(function* () {
+        const hub = yield* SseHub.SseHub
+        const listening = yield* port
+        const roots = Effect.map(Fiber.roots, (fibers) => Array.from(fibers).length)
+        const once = Effect.scoped(
+          Effect.gen(function* () {
+            const client = yield* connect(listening, "/subscribe/a", {
+              body: rawRequest(second),
+              headers: { "Content-Length": "0" }
+            })
+            yield* client.ended
+          })
+        )
+        yield* once
+        yield* clientCount(0)
+        const before = yield* roots
+        yield* Effect.repeatN(once, 19)
+        yield* clientCount(0)
+        yield* hub.publish({ namespace: "/a", data: "x" })
+        assert.isAtMost(yield* roots, before + 2)
+      }).pipe(Effect.provide(serverLayer()))
+    )
+  }
+
+  it.scopedLive("takes an absolute URL, and answers no error into an open stream", () =>
     Effect.gen(function* () {
-      const client = yield* connect(yield* port, "/subscribe/a", {
-        body: rawRequest("/subscribe/b") + rawRequest("/subscribe/c"),
-        headers: { "Content-Length": "0" }
+      const hub = yield* SseHub.SseHub
+      const client = yield* connect(yield* port, "http://localhost/subscribe/a?x=/b", {
+        headers: { "Content-Length": "10" }
       })
       yield* client.until((body) => body !== "")
-      const hub = yield* SseHub.SseHub
-      yield* eventually(Effect.map(hub.clients, (clients) => clients.length === 3))
-      client.socket.destroy()
-      yield* clientCount(0)
+      yield* hub.publish({ namespace: "/a", data: "x" })
+      yield* client.until((body) => body.includes("data:x\n\n"))
+      const received: Array<Buffer> = []
+      client.socket.on("data", (data) => received.push(data))
+      client.socket.end("short")
+      yield* client.ended
+      assert.notInclude(Buffer.concat(received).toString(), "HTTP/1.1")
     }).pipe(Effect.provide(serverLayer()))
+  )
+
+  it.scopedLive("delivers what waits before it ends at shutdown", () =>
+    Effect.gen(function* () {
+      const [client, size] = yield* Effect.gen(function* () {
+        const hub = yield* SseHub.SseHub
+        const client = yield* connect(yield* port, "/subscribe/", {
+          paused: true,
+          keep: (piece) => piece.replace(/x+/g, "")
+        })
+        yield* clientCount(1)
+        for (let i = 0; i < 12; i++) yield* hub.publish({ namespace: "/n", data: `${i}:${"x".repeat(1024 * 1024)}` })
+        yield* eventually(Effect.map(hub.clients, ([client]) => client?.events === 12))
+        const [status] = yield* hub.clients
+        return [client, status!.pendingBytes] as const
+      }).pipe(
+        Effect.tap(([client]) => Effect.sync(() => setTimeout(() => client.socket.resume(), 50))),
+        Effect.provide(serverLayer({}, { maxPendingBytes: 64 * 1024 * 1024 }))
+      )
+      assert.isAbove(size, 1024 * 1024, "something waited")
+      const { body, clean } = yield* client.ended
+      assert.match(body, /data:11:\n\nretry:\d+\n\n$/)
+      assert.isTrue(clean)
+    })
   )
 
   it.scopedLive("takes a client that shuts down its side for gone, as Node does", () =>

@@ -3,7 +3,7 @@ import { NodeHttpServer } from "@effect/platform-node"
 import { assert, describe, it } from "@effect/vitest"
 import { SseHub, SseLayer, SseRoutes } from "effect-sse"
 import * as SseServer from "effect-sse/node/SseServer"
-import { Deferred, Effect, Exit, Fiber, Duration, HashMap, Layer, Logger, LogLevel } from "effect"
+import { Deferred, Effect, Exit, Fiber, Duration, HashMap, Layer, Logger, LogLevel, ManagedRuntime } from "effect"
 import { EventSource } from "eventsource"
 import { createServer } from "node:http"
 import { EventSource as UndiciEventSource } from "undici"
@@ -145,6 +145,26 @@ describe("SseServer", () => {
     })
   )
 
+  it.scopedLive("logs under a ManagedRuntime, too, and shows what a terminal would hide", () =>
+    Effect.gen(function* () {
+      const lines: Array<string> = []
+      const logger = Logger.make(({ annotations, message }) => {
+        lines.push(`${String(message)} ${String(HashMap.unsafeGet(annotations, "namespace"))}`)
+      })
+      const runtime = ManagedRuntime.make(
+        SseServer.layer({ port: 0 }).pipe(
+          Layer.provideMerge(SseLayer),
+          Layer.provide(Logger.replace(Logger.defaultLogger, logger))
+        )
+      )
+      const listening = yield* Effect.promise(() => runtime.runPromise(port))
+      const client = yield* connect(listening, "/subscribe/a%E2%80%AEb")
+      yield* client.until((body) => body !== "")
+      yield* Effect.promise(() => runtime.dispose())
+      assert.deepStrictEqual(lines, ["connected /a\\u{202e}b", "disconnected /a\\u{202e}b"])
+    })
+  )
+
   it.effect("says who holds the port", () =>
     Effect.gen(function* () {
       const taken = yield* port
@@ -184,7 +204,11 @@ describe("SseServer", () => {
           yield* Effect.forEach(clients, (client) => client.until((body) => body !== ""))
           const [taken] = yield* Effect.timed(Fiber.interrupt(program))
           assert.isBelow(Duration.toMillis(taken), 2000)
-          for (const client of clients) yield* client.ended
+          for (const client of clients) {
+            const { body, clean } = yield* client.ended
+            assert.isTrue(clean, body)
+            assert.match(body, /^:ok\n\nretry:\d+\n\n$/, "each was told when to come back")
+          }
         }).pipe(Effect.timeout("10 seconds"))
       )
     }

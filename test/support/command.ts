@@ -16,13 +16,17 @@ export interface Command {
 }
 
 /** Runs Node with these arguments in the project's root. */
-export const node = (
+export const node = (args: ReadonlyArray<string>, env?: Record<string, string>) => command(process.execPath, args, env)
+
+/** Runs a program with these arguments in the project's root. */
+export const command = (
+  program: string,
   args: ReadonlyArray<string>,
   env: Record<string, string> = {}
 ): Effect.Effect<Command, never, Scope.Scope> =>
   Effect.acquireRelease(
     Effect.sync(() => {
-      const child = spawn(process.execPath, args, { cwd: root, env: { PATH: process.env["PATH"], ...env } })
+      const child = spawn(program, args, { cwd: root, env: { PATH: process.env["PATH"], ...env } })
       let output = ""
       const listeners = new Set<() => void>()
       const add = (data: Buffer) => {

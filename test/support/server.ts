@@ -24,11 +24,7 @@ export const port: Effect.Effect<number, never, HttpServer.HttpServer> = Effect.
 
 /** Waits for a condition of the hub that nothing announces, giving the event loop turns between looks. */
 export const eventually = <E, R>(condition: Effect.Effect<boolean, E, R>): Effect.Effect<void, E, R> =>
-  Effect.flatMap(condition, (holds) =>
-    holds
-      ? Effect.void
-      : Effect.zipRight(
-          Effect.async<void>((resume) => void setImmediate(() => resume(Effect.void))),
-          eventually(condition)
-        )
-  ).pipe(Effect.asVoid)
+  Effect.zipRight(
+    Effect.async<void>((resume) => void setImmediate(() => resume(Effect.void))),
+    condition
+  ).pipe(Effect.repeat({ until: (holds) => holds }), Effect.asVoid)

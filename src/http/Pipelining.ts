@@ -1,0 +1,23 @@
+/**
+ * Requests pipelined behind another one on the same HTTP/1.1 connection (RFC 9112 section 9.3.2).
+ *
+ * Behind a stream such a request is never answered, and the platform keeps its fiber for ever, so that anyone could fill
+ * the memory. No browser pipelines; a client that does must be ready for the connection to close, which is what it gets.
+ *
+ * @internal
+ */
+import * as HttpServerRequest from "@effect/platform/HttpServerRequest"
+import * as HttpServerResponse from "@effect/platform/HttpServerResponse"
+import * as Effect from "effect/Effect"
+import { responseOf } from "../node/NodeConnection.js"
+
+/** Runs the app, or closes the connection if the request came before the one ahead of it was answered. */
+export const refuse = <E, R>(
+  app: Effect.Effect<HttpServerResponse.HttpServerResponse, E, R>
+): Effect.Effect<HttpServerResponse.HttpServerResponse, E, R | HttpServerRequest.HttpServerRequest> =>
+  Effect.flatMap(HttpServerRequest.HttpServerRequest, (request) => {
+    const response = responseOf(request)
+    if (response === undefined || response.req.httpVersionMajor !== 1 || response.socket !== null) return app
+    response.req.socket.destroy()
+    return Effect.succeed(HttpServerResponse.empty({ status: 400 }))
+  })

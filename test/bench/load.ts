@@ -1,0 +1,348 @@
+/**
+ * The load: opens connections on bare sockets, asks the server to broadcast, and measures what arrives. Prints one line
+ * of JSON.
+ *
+ *     node load.js '{"port":8001,"clients":1000,"broadcast":{"rate":100,"seconds":5,"size":64}}'
+ *
+ * All events of a run have one length, so an event is counted by its bytes, and only the first and last of each read are
+ * looked at: the number of the k-th event must be k more than that of the first, or something was lost, doubled or out of
+ * order.
+ */
+import * as Net from "node:net"
+import { monotonicMicros, payload } from "./support/broadcast.js"
+import { namespaceOf } from "./support/namespaces.js"
+
+export interface LoadOptions {
+  readonly port: number
+  readonly clients: number
+  /** Further clients that subscribe and never read. */
+  readonly stalled?: number
+  readonly path?: string
+  /** When set, client k subscribes to the k-th of many namespaces, and numbers are not checked. */
+  readonly namespaces?: number
+  /** What to ask for; without it, only connect and stay for `idleSeconds`. */
+  readonly broadcast?: {
+    readonly rate: number
+    readonly seconds: number
+    readonly size: number
+    readonly namespaces?: number
+  }
+  readonly idleSeconds?: number
+  /** When set, wait for a line on standard input between connecting and broadcasting. */
+  readonly handshake?: boolean
+}
+
+export interface LoadResult {
+  readonly connected: number
+  readonly connectSeconds: number
+  readonly events: number
+  readonly expected: number
+  /** Connections that lost, doubled or mixed up events. */
+  readonly broken: number
+  readonly closed: number
+  /** From the first event to the last. */
+  readonly spanSeconds: number
+  readonly eventsPerSecond: number
+  readonly p50: number
+  readonly p99: number
+  readonly max: number
+  /** This process's share of a core while events came. */
+  readonly clientCpu: number
+}
+
+/** Counts by value with an error of 1 %. */
+class Histogram {
+  private readonly counts = new Float64Array(4096)
+  private total = 0
+  max = 0
+  add(value: number, weight: number): void {
+    const bucket = value < 1 ? 0 : Math.min(4095, 1 + Math.floor(Math.log(value) * 100))
+    this.counts[bucket]! += weight
+    this.total += weight
+    if (value > this.max) this.max = value
+  }
+  quantile(q: number): number {
+    let left = q * this.total
+    for (let i = 0; i < this.counts.length; i++) {
+      left -= this.counts[i]!
+      if (left <= 0) return i === 0 ? 0 : Math.min(this.max, Math.exp((i - 0.5) / 100))
+    }
+    return this.max
+  }
+}
+
+const options = JSON.parse(process.argv[2]!) as LoadOptions
+const path = options.path ?? "/subscribe/bench"
+const size = options.broadcast?.size ?? 64
+const latencies = new Histogram()
+let connected = 0
+let closed = 0
+let events = 0
+let firstAt = 0
+let lastAt = 0
+
+/** Where the number and the monotonic time stand in `data:n=.......... t=................ m=................`. */
+const sample = payload(0, size)
+const numberAt = 5 + sample.indexOf("n=") + 2
+const timeAt = 5 + sample.indexOf("m=") + 2
+const headLength = timeAt + 16
+
+const digits = (bytes: Buffer, at: number, count: number): number => {
+  let value = 0
+  for (let i = at; i < at + count; i++) value = value * 10 + bytes[i]! - 48
+  return value
+}
+
+class Client {
+  private head = ""
+  private inBody = false
+  private chunked = true
+  // Of the current chunk: bytes still to come, or -1 while its size line is read.
+  private left = -1
+  private line = ""
+  // The event-stream: what is left of the block under way, and its first bytes.
+  private block = Buffer.allocUnsafe(headLength)
+  private blockLength = 0
+  private eventLength = 0
+  private base: number | undefined
+  private count = 0
+  private ok = true
+
+  constructor(private readonly onHead: () => void) {}
+
+  read(bytes: Buffer): void {
+    let at = 0
+    if (!this.inBody) {
+      this.head += bytes.toString("latin1", 0, bytes.length)
+      const end = this.head.indexOf("\r\n\r\n")
+      if (end === -1) return
+      at = bytes.length - (this.head.length - end - 4)
+      this.inBody = true
+      this.chunked = /transfer-encoding: *chunked/i.test(this.head)
+      if (!this.head.startsWith("HTTP/1.1 200")) throw new Error(this.head)
+      this.head = ""
+      this.onHead()
+    }
+    if (!this.chunked) return this.body(bytes, at, bytes.length)
+    while (at < bytes.length) {
+      if (this.left > 0) {
+        const take = Math.min(this.left, bytes.length - at)
+        this.body(bytes, at, at + take)
+        this.left -= take
+        at += take
+      } else {
+        const end = bytes.indexOf(10, at)
+        if (end === -1) {
+          this.line += bytes.toString("latin1", at, bytes.length)
+          return
+        }
+        this.line += bytes.toString("latin1", at, end)
+        at = end + 1
+        const text = this.line.trim()
+        this.line = ""
+        if (text !== "") this.left = Number.parseInt(text, 16)
+      }
+    }
+  }
+
+  /** Whole events are skipped by their length; the numbers of the first and last that begin here are looked at. */
+  private body(bytes: Buffer, start: number, end: number): void {
+    let at = start
+    let whole = 0
+    let first = -1
+    let last = -1
+    while (at < end) {
+      if (this.blockLength === 0 && this.eventLength > 0 && bytes[at] === 100) {
+        const count = Math.floor((end - at) / this.eventLength)
+        if (count > 0 && bytes[at + (count - 1) * this.eventLength] === 100) {
+          if (first === -1) first = at
+          last = at + (count - 1) * this.eventLength
+          at += count * this.eventLength
+          whole += count
+          continue
+        }
+      }
+      at = this.slow(bytes, at, end)
+    }
+    if (whole > 0) this.take(whole, bytes, first, last)
+  }
+
+  /** Byte by byte: comments, other fields, and events cut by the end of a read. */
+  private slow(bytes: Buffer, from: number, end: number): number {
+    let at = from
+    for (; at < end; at++) {
+      const byte = bytes[at]!
+      if (this.blockLength < headLength) this.block[this.blockLength] = byte
+      this.blockLength++
+      if (byte === 10 && (this.previous === 10 || this.blockLength === 1)) {
+        const length = this.blockLength
+        this.blockLength = 0
+        this.previous = 0
+        const data = this.block.indexOf("data:")
+        if (length >= headLength && data === 0) {
+          this.eventLength = length
+          this.take(1, this.block, 0, 0)
+        } else if (data > 0 && data < 40) {
+          this.odd()
+        }
+        return at + 1
+      }
+      this.previous = byte
+    }
+    return at
+  }
+  private previous = 0
+
+  /** A peer that sends other fields before the data: counted, without latency of its own. */
+  private odd(): void {
+    const text = this.block.toString("latin1", 0, headLength)
+    const at = text.indexOf("n=")
+    if (at === -1) return
+    const shifted = Buffer.alloc(headLength)
+    this.block.copy(shifted, 5, at, headLength)
+    this.note(1, digits(shifted, numberAt, 10))
+  }
+
+  private take(count: number, bytes: Buffer, first: number, last: number): void {
+    const now = monotonicMicros()
+    const firstNumber = digits(bytes, first + numberAt, 10)
+    this.note(count, firstNumber)
+    if (
+      last !== first &&
+      options.namespaces === undefined &&
+      digits(bytes, last + numberAt, 10) !== firstNumber + count - 1
+    ) {
+      this.ok = false
+    }
+    latencies.add(now - digits(bytes, first + timeAt, 16), count / 2)
+    latencies.add(now - digits(bytes, last + timeAt, 16), count / 2)
+  }
+
+  private note(count: number, firstNumber: number): void {
+    if (this.base === undefined) this.base = firstNumber
+    if (options.namespaces === undefined && firstNumber - this.base !== this.count) {
+      this.ok = false
+      this.base = firstNumber - this.count
+    }
+    this.count += count
+    events += count
+    lastAt = performance.now()
+    if (firstAt === 0) firstAt = lastAt
+  }
+
+  get isBroken(): boolean {
+    return !this.ok
+  }
+}
+
+const request = (path: string, extra = "") =>
+  `GET ${path} HTTP/1.1\r\nHost: 127.0.0.1:${options.port}\r\nAccept: text/event-stream\r\n${extra}\r\n`
+
+const clients: Array<Client> = []
+
+const open = (target: string): Promise<void> =>
+  new Promise((resolve, reject) => {
+    const client = new Client(() => {
+      connected++
+      resolve()
+    })
+    clients.push(client)
+    const socket = Net.connect({
+      port: options.port,
+      host: "127.0.0.1",
+      noDelay: true,
+      onread: {
+        // One buffer for all: what is read is looked at before the next read.
+        buffer: shared,
+        callback: (length, buffer) => {
+          client.read((buffer as Buffer).subarray(0, length))
+          return true
+        }
+      }
+    })
+    socket.once("connect", () => socket.write(request(target)))
+    socket.on("error", reject)
+    socket.on("close", () => {
+      closed++
+      reject(new Error("closed"))
+    })
+  })
+const shared = Buffer.allocUnsafe(1024 * 1024)
+
+const openStalled = (): Promise<void> =>
+  new Promise((resolve, reject) => {
+    const socket = Net.connect({ port: options.port, host: "127.0.0.1" }, () => {
+      socket.pause()
+      socket.write(request(path))
+      resolve()
+    })
+    socket.on("error", reject)
+  })
+
+const pathOf = (k: number): string =>
+  options.namespaces === undefined ? path : `/subscribe${namespaceOf(k % options.namespaces)}`
+
+const openAll = async (): Promise<number> => {
+  const start = performance.now()
+  let next = 0
+  const worker = async () => {
+    while (next < options.clients) await open(pathOf(next++))
+  }
+  await Promise.all(Array.from({ length: Math.min(2000, options.clients) }, worker))
+  const seconds = (performance.now() - start) / 1000
+  await Promise.all(Array.from({ length: options.stalled ?? 0 }, openStalled))
+  return seconds
+}
+
+const sleep = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms))
+
+const say = (text: string) => process.stdout.write(text + "\n")
+
+const main = async () => {
+  const connectSeconds = await openAll()
+  if (options.handshake === true) {
+    say("connected")
+    await new Promise((resolve) => process.stdin.once("data", resolve))
+  }
+  await sleep(300)
+  const wanted = options.broadcast
+  let expected = 0
+  let cpu = process.cpuUsage()
+  let begun = performance.now()
+  if (wanted !== undefined) {
+    const total = Math.round(wanted.rate * wanted.seconds)
+    expected = options.namespaces === undefined ? total * options.clients : total
+    const query = `rate=${wanted.rate}&secs=${wanted.seconds}&size=${wanted.size}${wanted.namespaces === undefined ? "" : `&namespaces=${wanted.namespaces}`}`
+    const trigger = Net.connect(options.port, "127.0.0.1", () =>
+      trigger.write(request(`/bench/start?${query}`, "Connection: close\r\n"))
+    )
+    trigger.on("error", () => {})
+    trigger.resume()
+    cpu = process.cpuUsage()
+    begun = performance.now()
+    // Until all has come, or it is clear that it will not.
+    while (events < expected && performance.now() - begun < wanted.seconds * 1000 + 3000) await sleep(20)
+  } else {
+    await sleep((options.idleSeconds ?? 1) * 1000)
+  }
+  const used = process.cpuUsage(cpu)
+  const span = firstAt === 0 ? 0 : (lastAt - firstAt) / 1000
+  const result: LoadResult = {
+    connected,
+    connectSeconds,
+    events,
+    expected,
+    broken: clients.filter((client) => client.isBroken).length,
+    closed,
+    spanSeconds: span,
+    eventsPerSecond: span > 0 ? events / span : 0,
+    p50: latencies.quantile(0.5) / 1000,
+    p99: latencies.quantile(0.99) / 1000,
+    max: latencies.max / 1000,
+    clientCpu: (used.user + used.system) / 1000 / (performance.now() - begun)
+  }
+  say(JSON.stringify(result))
+  process.exit(0)
+}
+
+void main()

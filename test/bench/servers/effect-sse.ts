@@ -1,0 +1,49 @@
+/**
+ * This project's hub. `portable` as a further argument: on the portable connection. The publisher is a fiber that calls
+ * `publish` for each event, as a program would; on `/bench/start?namespaces=N` it publishes to random ones of
+ * `/bench/<a>/<b>/<c>`, N in all.
+ */
+import { HttpRouter, HttpServer, HttpServerRequest, HttpServerResponse } from "@effect/platform"
+import { NodeHttpServer, NodeRuntime } from "@effect/platform-node"
+import { SseHub, SseLayer, SseRoutes } from "effect-sse"
+import { Effect, Layer, Queue } from "effect"
+import { createServer } from "node:http"
+import { broadcast, collect, port, readBroadcast, ready } from "../support/broadcast.js"
+import { namespaceOf } from "../support/namespaces.js"
+
+const connection = process.argv[3] === "portable" ? "portable" : "auto"
+
+const Bench = Effect.gen(function* () {
+  const hub = yield* SseHub.SseHub
+  const due = yield* Queue.unbounded<SseEventInput>()
+  yield* Queue.take(due).pipe(
+    Effect.flatMap((event) => hub.publish(event)),
+    Effect.forever,
+    Effect.forkScoped
+  )
+  return SseRoutes.router({ connection }).pipe(
+    HttpRouter.get(
+      "/bench/start",
+      Effect.map(HttpServerRequest.HttpServerRequest, (request) => {
+        const namespaces = Number(new URL(request.url, "http://localhost").searchParams.get("namespaces") ?? 0)
+        const target = () => (namespaces === 0 ? "/bench" : namespaceOf(Math.floor(Math.random() * namespaces)))
+        broadcast(readBroadcast(request.url), (data) => due.unsafeOffer({ namespace: target(), data }))
+        return HttpServerResponse.text("started\n")
+      })
+    ),
+    HttpRouter.get("/bench/gc", Effect.as(Effect.sync(collect), HttpServerResponse.text("done\n")))
+  )
+})
+
+interface SseEventInput {
+  readonly namespace: string
+  readonly data: string
+}
+
+Layer.unwrapScoped(Effect.map(Bench, (router) => HttpServer.serve(router))).pipe(
+  Layer.provide(SseLayer),
+  Layer.provide(Layer.effectDiscard(Effect.sync(ready))),
+  Layer.provide(NodeHttpServer.layer(createServer, { port, host: "127.0.0.1", backlog: 16_384 })),
+  Layer.launch,
+  NodeRuntime.runMain
+)
