@@ -61,9 +61,11 @@ const handlers = (options: RoutesOptions = {}) => {
 
 // The raw URL is used, not the router's parameter, which is decoded: in it "%2F" would look like a slash.
 const at = (prefix: string, handle: (path: string) => Handler): Handler =>
-  Effect.flatMap(HttpServerRequest.HttpServerRequest, (request) =>
-    Effect.interruptible(handle(splitUrl(request.url)[0].slice(prefix.length)))
-  ).pipe(Pipelining.refuse)
+  Effect.flatMap(
+    HttpServerRequest.HttpServerRequest,
+    (request) =>
+      Pipelining.refuse(request) ?? Effect.interruptible(handle(splitUrl(request.url)[0].slice(prefix.length)))
+  )
 
 /**
  * `/subscribe/*` and `/publish/*` as an `HttpRouter`, to be served, or mounted in a router of your own under any prefix.

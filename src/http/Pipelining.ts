@@ -6,18 +6,17 @@
  *
  * @internal
  */
-import * as HttpServerRequest from "@effect/platform/HttpServerRequest"
+import type * as HttpServerRequest from "@effect/platform/HttpServerRequest"
 import * as HttpServerResponse from "@effect/platform/HttpServerResponse"
 import * as Effect from "effect/Effect"
 import { responseOf } from "../node/NodeConnection.js"
 
-/** Runs the app, or closes the connection if the request came before the one ahead of it was answered. */
-export const refuse = <E, R>(
-  app: Effect.Effect<HttpServerResponse.HttpServerResponse, E, R>
-): Effect.Effect<HttpServerResponse.HttpServerResponse, E, R | HttpServerRequest.HttpServerRequest> =>
-  Effect.flatMap(HttpServerRequest.HttpServerRequest, (request) => {
-    const response = responseOf(request)
-    if (response === undefined || response.req.httpVersionMajor !== 1 || response.socket !== null) return app
-    response.req.socket.destroy()
-    return Effect.succeed(HttpServerResponse.empty({ status: 400 }))
-  })
+/** Closes the connection, and gives an answer that goes nowhere, if the request came before the one ahead was answered. */
+export const refuse = (
+  request: HttpServerRequest.HttpServerRequest
+): Effect.Effect<HttpServerResponse.HttpServerResponse> | undefined => {
+  const response = responseOf(request)
+  if (response === undefined || response.req.httpVersionMajor !== 1 || response.socket !== null) return undefined
+  response.req.socket.destroy()
+  return Effect.succeed(HttpServerResponse.empty({ status: 400 }))
+}

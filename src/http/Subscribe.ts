@@ -6,7 +6,9 @@
 import * as HttpApp from "@effect/platform/HttpApp"
 import * as HttpServerRequest from "@effect/platform/HttpServerRequest"
 import * as HttpServerResponse from "@effect/platform/HttpServerResponse"
+import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
+import * as Either from "effect/Either"
 import * as Scope from "effect/Scope"
 import * as Connection from "../Connection.js"
 import * as Namespace from "../Namespace.js"
@@ -36,68 +38,70 @@ const head = {
 const contentType = "text/event-stream"
 
 /** @param path the raw path behind `/subscribe`, without the query */
-export const handle = (
+export const handle = (path: string, options: SubscribeOptions): Handler =>
+  Effect.contextWithEffect((context: Context.Context<Needs>) => {
+    const request = Context.get(context, HttpServerRequest.HttpServerRequest)
+    if (request.method === "GET" || request.method === "HEAD") return subscribe(path, options, context)
+    if (request.method === "OPTIONS") return Effect.succeed(preflight)
+    return Effect.succeed(Refusal.methodNotAllowed(allow))
+  })
+
+type Needs = SseHub | HttpServerRequest.HttpServerRequest | Scope.Scope
+
+type Handler = Effect.Effect<HttpServerResponse.HttpServerResponse, never, Needs>
+
+const preflight = HttpServerResponse.empty({
+  headers: {
+    ...cors,
+    allow,
+    "access-control-allow-methods": allow,
+    "access-control-allow-headers": "last-event-id, cache-control",
+    "access-control-max-age": "86400"
+  }
+})
+
+const subscribe = (
   path: string,
-  options: SubscribeOptions
-): Effect.Effect<
-  HttpServerResponse.HttpServerResponse,
-  never,
-  SseHub | HttpServerRequest.HttpServerRequest | Scope.Scope
-> =>
-  Effect.gen(function* () {
-    const request = yield* HttpServerRequest.HttpServerRequest
-    if (request.method === "OPTIONS") {
-      return HttpServerResponse.empty({
-        headers: {
-          ...cors,
-          allow,
-          "access-control-allow-methods": allow,
-          "access-control-allow-headers": "last-event-id, cache-control",
-          "access-control-max-age": "86400"
-        }
-      })
-    }
-    if (request.method !== "GET" && request.method !== "HEAD") return Refusal.methodNotAllowed(allow)
-    const hub = yield* SseHub
-    const namespace = yield* Namespace.parse(path === "" ? "/" : path, { maxBytes: hub.maxNamespaceBytes })
-    if (request.method === "HEAD") {
-      return HttpServerResponse.empty({ status: 200, headers: { ...head, "content-type": contentType } })
-    }
-    const connection = open(request, options.connection, hub)
-    const connected = hub.connect({
-      namespaces: [namespace],
-      connection,
-      requestPath: splitUrl(request.originalUrl)[0],
-      address: options.clientAddress(request),
-      userAgent: request.headers["user-agent"]
-    })
-    const scope = yield* Effect.scope
-    // The scope's own finalizer and not Effect.acquireRelease, which costs more than all the rest of a connect: it compares
-    // all fiber refs.
-    const release = Scope.addFinalizer(
-      scope,
-      Effect.sync(() => connection.close())
+  options: SubscribeOptions,
+  context: Context.Context<Needs>
+): Effect.Effect<HttpServerResponse.HttpServerResponse> => {
+  const request = Context.get(context, HttpServerRequest.HttpServerRequest)
+  const hub = Context.get(context, SseHub)
+  const namespace = Namespace.parse(path === "" ? "/" : path, { maxBytes: hub.maxNamespaceBytes })
+  if (Either.isLeft(namespace)) return Effect.succeed(Refusal.invalidNamespace(namespace.left))
+  if (request.method === "HEAD") {
+    return Effect.succeed(HttpServerResponse.empty({ status: 200, headers: { ...head, "content-type": contentType } }))
+  }
+  const connection = open(request, options.connection, hub)
+  const connected = hub.connect({
+    namespaces: [namespace.right],
+    connection,
+    requestPath: splitUrl(request.originalUrl)[0],
+    address: options.clientAddress(request),
+    userAgent: request.headers["user-agent"]
+  })
+  // The scope's own finalizer and not Effect.acquireRelease, which costs more than all the rest of a connect: it compares
+  // all fiber refs.
+  const release = Scope.addFinalizer(
+    Context.get(context, Scope.Scope),
+    Effect.sync(() => connection.close())
+  )
+  return Effect.uninterruptible(Effect.zipRight(connected, release)).pipe(
+    Effect.zipRight("respond" in connection ? respondWith(connection) : Effect.void),
+    Effect.map(() => HttpServerResponse.stream(connection.stream, { contentType, headers: head })),
+    // A browser that is answered anything but 200 never comes back. This one is told when to.
+    Effect.catchAll(() =>
+      Effect.map(hub.farewell, (body) => HttpServerResponse.uint8Array(body, { contentType, headers: head }))
     )
-    yield* Effect.uninterruptible(Effect.zipRight(connected, release))
-    if ("respond" in connection) {
-      // The last thing before the answer is sent, with the headers that middleware has set.
-      yield* HttpApp.appendPreResponseHandler((_, response) =>
-        Effect.sync(() => {
-          connection.respond(response)
-          return response
-        })
-      )
-    }
-    return HttpServerResponse.stream(connection.stream, { contentType, headers: head })
-  }).pipe(
-    Effect.catchTags({
-      InvalidNamespace: (error) => Effect.succeed(Refusal.invalidNamespace(error)),
-      // A browser that is answered anything but 200 never comes back. This one is told when to.
-      HubClosed: () =>
-        Effect.gen(function* () {
-          const hub = yield* SseHub
-          return HttpServerResponse.uint8Array(yield* hub.farewell, { contentType, headers: head })
-        })
+  )
+}
+
+/** The last thing before the answer is sent: with the headers that middleware has set, the socket is taken over. */
+const respondWith = (connection: NodeConnection.NodeConnection): Effect.Effect<void> =>
+  HttpApp.appendPreResponseHandler((_, response) =>
+    Effect.sync(() => {
+      connection.respond(response)
+      return response
     })
   )
 

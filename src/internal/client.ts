@@ -17,8 +17,6 @@ export interface ClientInfo {
   readonly address: string
   readonly userAgent: string
   readonly connectedAt: number
-  /** When it is told to come back at a shutdown, in ms; drawn when it came, as a shutdown may run where no effect can. */
-  readonly retryMillis: number | undefined
 }
 
 export interface ClientLimits {
@@ -79,10 +77,12 @@ export class Client implements Subscriber {
   }
 
   write(frame: Frame, now: number): void {
-    const waiting = this.pendingBytes
     if (this.ended !== undefined) return
-    // What waits is looked at before the write: one large event does not end a client that had nothing waiting.
-    if (waiting > this.limits.maxPendingBytes) return this.end("pending-overflow")
+    // What waits is looked at before the write: one large event does not end a client that had nothing waiting. Without a
+    // mark nothing waited behind the last write.
+    if (this.markedAt !== undefined && this.pendingBytes > this.limits.maxPendingBytes) {
+      return this.end("pending-overflow")
+    }
     this.bytes += frame.bytes.length
     this.totals.bytes += frame.bytes.length
     try {
@@ -114,8 +114,7 @@ export class Client implements Subscriber {
   }
 
   /** Tells the client when to come back, and ends. */
-  shutdown(now: number): void {
-    const { retryMillis } = this.info
+  shutdown(retryMillis: number | undefined, now: number): void {
     if (retryMillis !== undefined) this.write(frameOf(retryBlock(retryMillis)), now)
     this.end("shutdown")
   }

@@ -101,50 +101,49 @@ export const make = (
       for (const client of clients) client.checkStall(now)
     }).pipe(Effect.schedule(Schedule.spaced(settings.stallMillis / 10)), Effect.forkScoped)
 
-    const retryMillis = Effect.suspend(() => {
+    // Multiples of the golden ratio spread evenly over a range, however many there are, and need no generator where no
+    // effect can run.
+    const seed = yield* Random.next
+    const retryMillis = (turn: number): number | undefined => {
       const range = settings.shutdownRetryMillis
-      return range === undefined ? Effect.succeed(undefined) : Random.nextIntBetween(range[0], range[1] + 1)
-    })
-
-    const connect = (request: ConnectRequest, retry: number | undefined): Effect.Effect<number, HubClosed> => {
-      const now = clock.unsafeCurrentTimeMillis()
-      const client = new Client(
-        {
-          id: nextId(),
-          namespaces: Registry.reduce(request.namespaces),
-          requestPath: request.requestPath ?? "",
-          address: request.address ?? "",
-          userAgent: request.userAgent ?? "",
-          connectedAt: now,
-          retryMillis: retry
-        },
-        request.connection,
-        settings,
-        totals,
-        (client) => left.unsafeOffer(client)
-      )
-      return Ref.modify(registry, (current) => {
-        if (!isOpen()) return [false, current]
-        announce(() => ({ _tag: "Connected", client: clientStatus(client) }))
-        client.write(greeting, now)
-        request.connection.onClose((reason) => {
-          if (reason === "shutdown") client.shutdown(clock.unsafeCurrentTimeMillis())
-          else client.end(reason)
-        })
-        return [true, Registry.add(current, client)]
-      }).pipe(
-        Effect.flatMap((added) => {
-          if (!added) return Effect.fail(new HubClosed())
-          return request.connection.keepsItselfAlive
-            ? Effect.succeed(client.id)
-            : Effect.as(keepalives.add(client), client.id)
-        }),
-        Effect.uninterruptible
-      )
+      if (range === undefined) return undefined
+      return Math.floor(range[0] + ((seed + turn * 0.6180339887498949) % 1) * (range[1] + 1 - range[0]))
     }
+    const shutdownOne = (client: Client, now: number) => client.shutdown(retryMillis(client.id), now)
+
+    const connect = (request: ConnectRequest): Effect.Effect<number, HubClosed> =>
+      Effect.flatMap(
+        Ref.modify(registry, (current) => {
+          if (!isOpen()) return [undefined, current]
+          const now = clock.unsafeCurrentTimeMillis()
+          const client = new Client(
+            {
+              id: nextId(),
+              namespaces: Registry.reduce(request.namespaces),
+              requestPath: request.requestPath ?? "",
+              address: request.address ?? "",
+              userAgent: request.userAgent ?? "",
+              connectedAt: now
+            },
+            request.connection,
+            settings,
+            totals,
+            (client) => left.unsafeOffer(client)
+          )
+          announce(() => ({ _tag: "Connected", client: clientStatus(client) }))
+          if (!request.connection.keepsItselfAlive) keepalives.add(client)
+          client.write(greeting, now)
+          request.connection.onClose((reason) => {
+            if (reason === "shutdown") shutdownOne(client, clock.unsafeCurrentTimeMillis())
+            else client.end(reason)
+          })
+          return [client.id, Registry.add(current, client)]
+        }),
+        (id) => (id === undefined ? Effect.fail(new HubClosed()) : Effect.succeed(id))
+      )
 
     return {
-      connect: (request) => Effect.flatMap(retryMillis, (retry) => connect(request, retry)),
+      connect,
       list,
       disconnect: (id) =>
         Effect.map(Ref.get(registry), (current) => {
@@ -160,13 +159,14 @@ export const make = (
         Effect.zipRight(Stream.fromPubSub(changes, { scoped: true })),
         Effect.map((stream) => (isOpen() ? Stream.takeWhile(stream, (change) => change !== undefined) : Stream.empty))
       ),
-      farewell: Effect.map(retryMillis, (millis) =>
-        millis === undefined ? new Uint8Array(0) : SseEvent.retry(millis)
-      ),
+      farewell: Effect.sync(() => {
+        const millis = retryMillis(nextId())
+        return millis === undefined ? new Uint8Array(0) : SseEvent.retry(millis)
+      }),
       endAll: Effect.gen(function* () {
         const now = clock.unsafeCurrentTimeMillis()
         const clients = yield* list
-        for (const client of clients) client.shutdown(now)
+        for (const client of clients) shutdownOne(client, now)
         if (clients.length > 0) yield* empty.await
         changes.unsafeOffer(undefined)
       }),

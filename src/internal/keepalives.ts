@@ -29,12 +29,12 @@ const slots = 30
 const slice = 512
 
 export interface Keepalives {
-  readonly add: (client: Client) => Effect.Effect<void>
+  readonly add: (client: Client) => void
   readonly remove: (client: Client) => Effect.Effect<void>
 }
 
 export const make = (keepalive: Keepalive.Keepalive): Effect.Effect<Keepalives, never, Scope.Scope> => {
-  if (keepalive === false) return Effect.succeed({ add: () => Effect.void, remove: () => Effect.void })
+  if (keepalive === false) return Effect.succeed({ add: () => {}, remove: () => Effect.void })
   return Schedule.isSchedule(keepalive) ? makeEach(keepalive) : makeWheel(Duration.decode(keepalive))
 }
 
@@ -57,12 +57,10 @@ const makeWheel = (distance: Duration.Duration): Effect.Effect<Keepalives, never
       Effect.forkScoped
     )
     return {
-      add: (client) =>
-        Effect.sync(() => {
-          if (client.ended !== undefined) return
-          client.slot = last
-          wheel[last]!.add(client)
-        }),
+      add: (client) => {
+        client.slot = last
+        wheel[last]!.add(client)
+      },
       remove: (client) => Effect.sync(() => void wheel[client.slot]!.delete(client))
     }
   })
@@ -70,14 +68,16 @@ const makeWheel = (distance: Duration.Duration): Effect.Effect<Keepalives, never
 const makeEach = (schedule: Schedule.Schedule<unknown>): Effect.Effect<Keepalives, never, Scope.Scope> =>
   Effect.gen(function* () {
     const fibers = yield* FiberMap.make<number>()
+    const run = yield* FiberMap.runtime(fibers)<never>()
     return {
-      add: (client) =>
-        Keepalive.stream(schedule).pipe(
-          Stream.takeWhile(() => client.ended === undefined),
-          Stream.runForEach(() => Effect.map(Clock.currentTimeMillis, (now) => client.write(frame, now))),
-          FiberMap.run(fibers, client.id),
-          Effect.asVoid
-        ),
+      add: (client) => {
+        run(
+          client.id,
+          Stream.runForEach(Keepalive.stream(schedule), () =>
+            Effect.map(Clock.currentTimeMillis, (now) => client.write(frame, now))
+          )
+        )
+      },
       remove: (client) => FiberMap.remove(fibers, client.id)
     }
   })

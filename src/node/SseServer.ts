@@ -74,10 +74,12 @@ export const layer = (
         const app = yield* HttpRouter.toHttpApp(SseRoutes.router(options))
         const logging = yield* Effect.forkScoped(Stream.runForEach(yield* hub.changes, logChange))
         yield* app.pipe(
-          Effect.catchTag("RouteNotFound", (error) =>
-            Effect.succeed(refuse(404, "NotFound", `nothing is at ${error.request.url.slice(0, 200)}`))
+          Effect.catchTag(
+            "RouteNotFound",
+            ({ request }) =>
+              Pipelining.refuse(request) ??
+              Effect.succeed(refuse(404, "NotFound", `nothing is at ${request.url.slice(0, 200)}`))
           ),
-          Pipelining.refuse,
           Effect.updateService(HttpServerRequest.HttpServerRequest, withRelativeUrl),
           HttpServer.serveEffect()
         )

@@ -178,7 +178,7 @@ class Client {
         const length = this.blockLength
         this.blockLength = 0
         this.previous = 0
-        const data = this.block.indexOf("data:")
+        const data = this.block.subarray(0, Math.min(length, headLength)).indexOf("data:")
         if (length >= headLength && data === 0) {
           this.eventLength = length
           this.take(1, this.block, 0, 0)

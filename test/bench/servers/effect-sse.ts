@@ -3,7 +3,7 @@
  * `publish` for each event, as a program would; on `/bench/start?namespaces=N` it publishes to random ones of
  * `/bench/<a>/<b>/<c>`, N in all.
  */
-import { HttpRouter, HttpServer, HttpServerRequest, HttpServerResponse } from "@effect/platform"
+import { HttpMiddleware, HttpRouter, HttpServer, HttpServerRequest, HttpServerResponse } from "@effect/platform"
 import { NodeHttpServer, NodeRuntime } from "@effect/platform-node"
 import { SseHub, SseLayer, SseRoutes } from "effect-sse"
 import { Effect, Layer, Queue } from "effect"
@@ -41,6 +41,8 @@ interface SseEventInput {
 }
 
 Layer.unwrapScoped(Effect.map(Bench, (router) => HttpServer.serve(router))).pipe(
+  // As SseServer does.
+  HttpMiddleware.withTracerDisabledWhen(() => true),
   Layer.provide(SseLayer),
   Layer.provide(Layer.effectDiscard(Effect.sync(ready))),
   Layer.provide(NodeHttpServer.layer(createServer, { port, host: "127.0.0.1", backlog: 16_384 })),
