@@ -110,6 +110,13 @@ export const makePortable = (options: {
     wake?.()
     listener?.("client-closed")
   }
+  const push = (bytes: Uint8Array): number => {
+    if (state !== "open") return 0
+    queue.push(bytes)
+    waiting += bytes.length
+    wake?.()
+    return bytes.length
+  }
   const take = (): Effect.Effect<Chunk.Chunk<Uint8Array>, Option.Option<never>> => {
     if (queue.length === 0) return Effect.fail(Option.none())
     const taken = Chunk.unsafeFromArray(queue)
@@ -130,13 +137,7 @@ export const makePortable = (options: {
 
   return {
     keepsItselfAlive: true,
-    write: (frame) => {
-      if (state !== "open") return 0
-      queue.push(frame.bytes)
-      waiting += frame.bytes.length
-      wake?.()
-      return frame.bytes.length
-    },
+    write: (frame) => push(frame.bytes),
     pendingBytes: () => waiting + underway,
     end: (reason) => {
       if (state !== "open") return
@@ -150,10 +151,13 @@ export const makePortable = (options: {
     },
     onClose: (onClose) => (listener = onClose),
     close,
-    stream: Stream.repeatEffectChunkOption(pull).pipe(
-      // Halting left ends the body with its events; the default would wait for the endless keepalive.
-      Stream.merge(options.keepalive, { haltStrategy: "left" }),
-      Stream.ensuring(Effect.sync(close))
-    )
+    // The keepalives are merged by feeding the queue: Stream.merge starts a fiber for each pull of either side, which
+    // halves what this connection can carry.
+    stream: Stream.unwrapScoped(
+      Stream.runForEach(options.keepalive, (bytes) => Effect.sync(() => push(bytes))).pipe(
+        Effect.forkScoped,
+        Effect.as(Stream.repeatEffectChunkOption(pull))
+      )
+    ).pipe(Stream.ensuring(Effect.sync(close)))
   }
 }

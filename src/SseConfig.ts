@@ -1,6 +1,5 @@
 /**
- * Options of the hub and of the standalone server: documented fields, their defaults, and how they are read from the
- * environment.
+ * Options of the hub: documented fields, their defaults, and how they are read from the environment.
  *
  * @since 0.1.0
  */
@@ -8,10 +7,7 @@ import * as Config from "effect/Config"
 import * as ConfigError from "effect/ConfigError"
 import * as Duration from "effect/Duration"
 import * as Either from "effect/Either"
-import type * as Option from "effect/Option"
-import type * as Redacted from "effect/Redacted"
 import * as Schedule from "effect/Schedule"
-import * as ClientAddress from "./http/ClientAddress.js"
 import type { Keepalive } from "./Keepalive.js"
 
 /**
@@ -128,60 +124,4 @@ export const hubFromEnv: Config.Config<HubOptions> = Config.all({
     Config.withDefault(Duration.seconds(30)),
     Config.withDescription("how long anything may wait for one client")
   )
-})
-
-/**
- * What the standalone server reads besides the hub's options.
- *
- * @since 0.1.0
- * @category models
- */
-export interface ServerConfig extends ClientAddress.ClientAddressOptions {
-  /** `SSE_HOST`: the address to listen on. Default: `127.0.0.1`, reached from this machine only. */
-  readonly host: string
-  /** `SSE_PORT`: the port; 0 takes a free one. Default: 8001. */
-  readonly port: number
-  /** `SSE_PUBLISH_TOKEN`: what publishers must send. If not set, the server makes one at start and prints it. */
-  readonly publishToken: Option.Option<Redacted.Redacted<string>>
-}
-
-const readTrustedProxies = (text: string): ClientAddress.TrustedProxies => {
-  const trustedProxies = /^\s*\d+\s*$/.test(text)
-    ? Number(text)
-    : text
-        .split(",")
-        .map((range) => range.trim())
-        .filter((range) => range !== "")
-  // Made to have it checked; it throws what is wrong.
-  ClientAddress.make({ trustedProxies })
-  return trustedProxies
-}
-
-/**
- * Reads `SSE_HOST`, `SSE_PORT`, `SSE_PUBLISH_TOKEN`, `SSE_TRUSTED_PROXIES` (a number of hops, or addresses and CIDR
- * ranges with commas between) and `SSE_CLIENT_ADDRESS_HEADER`.
- *
- * @since 0.1.0
- * @category config
- */
-export const serverFromEnv: Config.Config<ServerConfig> = Config.all({
-  host: Config.nonEmptyString("SSE_HOST").pipe(
-    Config.withDefault("127.0.0.1"),
-    Config.withDescription("address to listen on")
-  ),
-  port: Config.integer("SSE_PORT").pipe(
-    Config.validate({ message: "must be from 0 to 65535", validation: (port) => port >= 0 && port <= 65_535 }),
-    Config.withDefault(8001),
-    Config.withDescription("port to listen on, 0 for a free one")
-  ),
-  publishToken: Config.option(Config.redacted(Config.nonEmptyString("SSE_PUBLISH_TOKEN"))),
-  trustedProxies: Config.string("SSE_TRUSTED_PROXIES").pipe(
-    Config.mapAttempt(readTrustedProxies),
-    Config.withDefault<ClientAddress.TrustedProxies>(0)
-  ),
-  header: Config.literal(
-    "x-forwarded-for",
-    "forwarded",
-    "x-real-ip"
-  )("SSE_CLIENT_ADDRESS_HEADER").pipe(Config.withDefault("x-forwarded-for"))
 })

@@ -18,8 +18,9 @@ import * as Ref from "effect/Ref"
 import type * as Scope from "effect/Scope"
 import * as Sink from "effect/Sink"
 import * as Stream from "effect/Stream"
-import type { Connection, EndReason } from "./Connection.js"
+import type { EndReason } from "./Connection.js"
 import * as EventLog from "./EventLog.js"
+import type { ClientChange, ClientStatus, ConnectRequest } from "./HubClient.js"
 import * as Clients from "./internal/clients.js"
 import * as Dispatcher from "./internal/dispatcher.js"
 import { turn } from "./internal/eventLoop.js"
@@ -29,64 +30,6 @@ import * as Namespace from "./Namespace.js"
 import { type HubOptions, type HubSettings, hubSettings } from "./SseConfig.js"
 import { HubClosed, InvalidEvent, type InvalidNamespace, type PublishError, SubscriberTooSlow } from "./SseError.js"
 import * as SseEvent from "./SseEvent.js"
-
-/**
- * Who asks to be connected.
- *
- * @since 0.1.0
- * @category models
- */
-export interface ConnectRequest {
-  /** What it listens to. One that another covers is dropped: `/pets` and `/pets/dogs` is the same as `/pets`. */
-  readonly namespaces: readonly [Namespace.Namespace, ...ReadonlyArray<Namespace.Namespace>]
-  /** The open response. The hub owns it from here on. */
-  readonly connection: Connection
-  /** The path that was asked for, without the query. */
-  readonly requestPath?: string | undefined
-  /** The client's address. */
-  readonly address?: string | undefined
-  /** The client's `User-Agent`. */
-  readonly userAgent?: string | undefined
-}
-
-/**
- * A connected client, as seen at one moment.
- *
- * @since 0.1.0
- * @category models
- */
-export interface ClientStatus {
-  /** Unique in this hub. */
-  readonly id: number
-  readonly namespaces: ReadonlyArray<Namespace.Namespace>
-  readonly requestPath: string
-  readonly address: string
-  readonly userAgent: string
-  /** When it connected, in ms since 1970. */
-  readonly connectedAt: number
-  /** Events sent to it. */
-  readonly events: number
-  /** Bytes sent to it by the hub. HTTP framing is not counted, nor are keepalives that the connection sends itself. */
-  readonly bytes: number
-  /** Bytes that wait for it. */
-  readonly pendingBytes: number
-}
-
-/**
- * A client came or went.
- *
- * @since 0.1.0
- * @category models
- */
-export type ClientChange =
-  | { readonly _tag: "Connected"; readonly client: ClientStatus }
-  | {
-      readonly _tag: "Disconnected"
-      readonly client: ClientStatus
-      readonly reason: EndReason
-      /** How long it was connected, in ms. */
-      readonly durationMillis: number
-    }
 
 /**
  * The hub at one moment.

@@ -75,7 +75,7 @@ const banner = (token: string, demo: boolean) =>
 
 const serve = (withDemo: boolean) =>
   Effect.gen(function* () {
-    const { publishToken, ...config } = yield* SseConfig.serverFromEnv
+    const { publishToken, ...config } = yield* SseServer.fromEnv
     const token = Option.getOrElse(publishToken, () => Redacted.make(randomBytes(18).toString("base64url")))
     const server = SseServer.layer({ ...config, publishToken: token })
     // A token the operator chose is known to them and stays out of the output.

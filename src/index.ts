@@ -9,6 +9,10 @@ export * as EventLog from "./EventLog.js"
 /**
  * @since 0.1.0
  */
+export * as HubClient from "./HubClient.js"
+/**
+ * @since 0.1.0
+ */
 export * as Keepalive from "./Keepalive.js"
 /**
  * @since 0.1.0

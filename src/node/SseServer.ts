@@ -10,17 +10,22 @@ import * as HttpServer from "@effect/platform/HttpServer"
 import type * as HttpServerError from "@effect/platform/HttpServerError"
 import * as HttpServerRequest from "@effect/platform/HttpServerRequest"
 import * as NodeHttpServer from "@effect/platform-node/NodeHttpServer"
+import * as Config from "effect/Config"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
+import type * as Option from "effect/Option"
+import type * as Redacted from "effect/Redacted"
 import * as Stream from "effect/Stream"
 import * as Http from "node:http"
 import * as Net from "node:net"
+import * as ClientAddress from "../http/ClientAddress.js"
 import * as Pipelining from "../http/Pipelining.js"
 import { refuse } from "../http/Refusal.js"
 import { toRelative } from "../http/url.js"
-import { type ClientChange, SseHub } from "../SseHub.js"
+import type { ClientChange } from "../HubClient.js"
+import { SseHub } from "../SseHub.js"
 import * as SseRoutes from "../SseRoutes.js"
 
 /**
@@ -147,3 +152,59 @@ const logChange = (change: ClientChange): Effect.Effect<void> => {
 /** Characters that a terminal would not show, or that turn the direction of what it shows, as escapes. */
 const visible = (text: string): string =>
   text.replace(/[\p{Cf}\p{Zl}\p{Zp}]/gu, (char) => `\\u{${char.codePointAt(0)!.toString(16)}}`)
+
+/**
+ * What the standalone server reads besides the hub's options.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface ServerConfig extends ClientAddress.ClientAddressOptions {
+  /** `SSE_HOST`: the address to listen on. Default: `127.0.0.1`, reached from this machine only. */
+  readonly host: string
+  /** `SSE_PORT`: the port; 0 takes a free one. Default: 8001. */
+  readonly port: number
+  /** `SSE_PUBLISH_TOKEN`: what publishers must send. If not set, the server makes one at start and prints it. */
+  readonly publishToken: Option.Option<Redacted.Redacted<string>>
+}
+
+const readTrustedProxies = (text: string): ClientAddress.TrustedProxies => {
+  const trustedProxies = /^\s*\d+\s*$/.test(text)
+    ? Number(text)
+    : text
+        .split(",")
+        .map((range) => range.trim())
+        .filter((range) => range !== "")
+  // Made to have it checked; it throws what is wrong.
+  ClientAddress.make({ trustedProxies })
+  return trustedProxies
+}
+
+/**
+ * Reads `SSE_HOST`, `SSE_PORT`, `SSE_PUBLISH_TOKEN`, `SSE_TRUSTED_PROXIES` (a number of hops, or addresses and CIDR
+ * ranges with commas between) and `SSE_CLIENT_ADDRESS_HEADER`.
+ *
+ * @since 0.1.0
+ * @category config
+ */
+export const fromEnv: Config.Config<ServerConfig> = Config.all({
+  host: Config.nonEmptyString("SSE_HOST").pipe(
+    Config.withDefault("127.0.0.1"),
+    Config.withDescription("address to listen on")
+  ),
+  port: Config.integer("SSE_PORT").pipe(
+    Config.validate({ message: "must be from 0 to 65535", validation: (port) => port >= 0 && port <= 65_535 }),
+    Config.withDefault(8001),
+    Config.withDescription("port to listen on, 0 for a free one")
+  ),
+  publishToken: Config.option(Config.redacted(Config.nonEmptyString("SSE_PUBLISH_TOKEN"))),
+  trustedProxies: Config.string("SSE_TRUSTED_PROXIES").pipe(
+    Config.mapAttempt(readTrustedProxies),
+    Config.withDefault<ClientAddress.TrustedProxies>(0)
+  ),
+  header: Config.literal(
+    "x-forwarded-for",
+    "forwarded",
+    "x-real-ip"
+  )("SSE_CLIENT_ADDRESS_HEADER").pipe(Config.withDefault("x-forwarded-for"))
+})

@@ -101,7 +101,7 @@ class Client {
   private left = -1
   private line = ""
   // The event-stream: what is left of the block under way, and its first bytes.
-  private block = Buffer.allocUnsafe(headLength)
+  private block = Buffer.allocUnsafe(headLength + 64)
   private blockLength = 0
   private eventLength = 0
   private base: number | undefined
@@ -172,7 +172,7 @@ class Client {
     let at = from
     for (; at < end; at++) {
       const byte = bytes[at]!
-      if (this.blockLength < headLength) this.block[this.blockLength] = byte
+      if (this.blockLength < this.block.length) this.block[this.blockLength] = byte
       this.blockLength++
       if (byte === 10 && (this.previous === 10 || this.blockLength === 1)) {
         const length = this.blockLength
@@ -183,7 +183,7 @@ class Client {
           this.eventLength = length
           this.take(1, this.block, 0, 0)
         } else if (data > 0 && data < 40) {
-          this.odd()
+          this.odd(length)
         }
         return at + 1
       }
@@ -193,14 +193,14 @@ class Client {
   }
   private previous = 0
 
-  /** A peer that sends other fields before the data: counted, without latency of its own. */
-  private odd(): void {
-    const text = this.block.toString("latin1", 0, headLength)
-    const at = text.indexOf("n=")
-    if (at === -1) return
-    const shifted = Buffer.alloc(headLength)
-    this.block.copy(shifted, 5, at, headLength)
-    this.note(1, digits(shifted, numberAt, 10))
+  /** A peer that sends other fields before the data. */
+  private odd(length: number): void {
+    const text = this.block.toString("latin1", 0, Math.min(length, this.block.length))
+    const number = /n=(\d{10})/.exec(text)
+    const time = /m=(\d{16})/.exec(text)
+    if (number === null || time === null) return
+    this.note(1, Number(number[1]))
+    latencies.add(monotonicMicros() - Number(time[1]), 1)
   }
 
   private take(count: number, bytes: Buffer, first: number, last: number): void {

@@ -5,6 +5,7 @@ import { SseHub, SseLayer, SseRoutes } from "effect-sse"
 import * as NodeConnection from "effect-sse/node/NodeConnection"
 import { Deferred, Effect, Fiber, Layer, Schedule } from "effect"
 import * as Http from "node:http"
+import * as Http2 from "node:http2"
 import { eventually, port, serverLayer } from "../support/server.js"
 import { connect, rawRequest } from "../support/rawClient.js"
 
@@ -173,6 +174,39 @@ describe("NodeConnection", () => {
       yield* client.ended
       assert.notInclude(Buffer.concat(received).toString(), "HTTP/1.1")
     }).pipe(Effect.provide(serverLayer()))
+  )
+
+  it.scopedLive("leaves HTTP/2 to the ordinary write, with the same bytes, and forgets who left", () =>
+    Effect.gen(function* () {
+      const hub = yield* SseHub.SseHub
+      yield* HttpServer.serveEffect(Effect.orDie(yield* HttpRouter.toHttpApp(SseRoutes.router())))
+      const session = yield* Effect.acquireRelease(
+        Effect.map(port, (port) => Http2.connect(`http://127.0.0.1:${port}`)),
+        (session) => Effect.sync(() => session.destroy())
+      )
+      const stream = session.request({ ":path": "/subscribe/pets" })
+      let body = ""
+      let head: Http2.IncomingHttpHeaders = {}
+      stream.on("response", (headers) => (head = headers))
+      stream.on("data", (data: Buffer) => (body += data.toString()))
+      yield* eventually(Effect.sync(() => body === ":ok\n\n"))
+      assert.strictEqual(Number(head[":status"]), 200)
+      assert.strictEqual(head["content-type"], "text/event-stream")
+      yield* hub.publish({ namespace: "/pets/dogs", event: "new-dog", data: "Corgi" })
+      yield* eventually(Effect.sync(() => body === ":ok\n\nevent:new-dog\ndata:Corgi\n\n"))
+      yield* clientCount(1)
+      stream.close()
+      yield* clientCount(0)
+    }).pipe(
+      Effect.scoped,
+      Effect.provide(
+        Layer.provideMerge(
+          // Its compatibility API is that of HTTP/1; the types of Node do not say so.
+          NodeHttpServer.layer(() => Http2.createServer() as unknown as Http.Server, { port: 0 }),
+          SseLayer
+        )
+      )
+    )
   )
 
   it.scopedLive("delivers what waits before it ends at shutdown", () =>
