@@ -2,7 +2,6 @@
 import type { HttpLayerRouter, HttpRouter, HttpServer, HttpServerError } from "@effect/platform"
 import { describe, expectTypeOf, it } from "@effect/vitest"
 import { Connection, type EventLog, SseConfig, type SseError, SseHub, SseLayer, SseRoutes } from "effect-sse"
-import * as NodeConnection from "effect-sse/node/NodeConnection"
 import * as SseServer from "effect-sse/node/SseServer"
 import type { ConfigError, Effect, Layer, Stream } from "effect"
 
@@ -28,7 +27,6 @@ describe("types", () => {
 
   it("bodies cannot fail", () => {
     expectTypeOf(Connection.makePortable).returns.toHaveProperty("stream").toEqualTypeOf<Stream.Stream<Uint8Array>>()
-    expectTypeOf(NodeConnection.make).returns.toHaveProperty("stream").toEqualTypeOf<Stream.Stream<Uint8Array>>()
   })
 
   it("a publisher meets only errors it can act on", () => {

@@ -87,14 +87,22 @@ const subscribe = (
     Effect.sync(() => connection.close())
   )
   return Effect.uninterruptible(Effect.zipRight(connected, release)).pipe(
-    Effect.zipRight("respond" in connection ? respondWith(connection) : Effect.void),
-    Effect.map(() => HttpServerResponse.stream(connection.stream, { contentType, headers: head })),
+    Effect.zipRight(
+      "stream" in connection
+        ? Effect.succeed(HttpServerResponse.stream(connection.stream, { contentType, headers: head }))
+        : Effect.as(respondWith(connection), takenOver)
+    ),
     // A browser that is answered anything but 200 never comes back. This one is told when to.
     Effect.catchAll(() =>
       Effect.map(hub.farewell, (body) => HttpServerResponse.uint8Array(body, { contentType, headers: head }))
     )
   )
 }
+
+const takenOver = HttpServerResponse.setBody(
+  HttpServerResponse.empty({ status: 200, headers: head }),
+  NodeConnection.body
+)
 
 /** The last thing before the answer is sent: with the headers that middleware has set, the socket is taken over. */
 const respondWith = (connection: NodeConnection.NodeConnection): Effect.Effect<void> =>

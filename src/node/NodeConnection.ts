@@ -1,7 +1,7 @@
 /**
  * A connection that writes straight to a Node socket.
  *
- * When the body of the response is about to be sent, the socket is taken out of the response: the head goes out, the
+ * When the response is about to be sent, the socket is taken out of the response: the head goes out, the
  * request ends, and from then on frames go to the socket, already in HTTP/1.1 chunk framing. Neither the response's
  * buffers nor the request's fiber live as long as the stream, and a frame is one write of memory shared by all clients.
  *
@@ -10,9 +10,9 @@
  * @since 0.1.0
  */
 import * as Cookies from "@effect/platform/Cookies"
+import * as HttpBody from "@effect/platform/HttpBody"
 import type { HttpServerRequest } from "@effect/platform/HttpServerRequest"
 import type { HttpServerResponse } from "@effect/platform/HttpServerResponse"
-import * as Effect from "effect/Effect"
 import * as Stream from "effect/Stream"
 import type * as Http from "node:http"
 import type * as Net from "node:net"
@@ -27,14 +27,21 @@ import { type Connection, type EndReason, type Frame, isAbrupt } from "../Connec
 export interface NodeConnection extends Connection {
   /**
    * Sends the head and takes the socket over; the response has then ended as far as the platform is concerned. A response
-   * with cookies is left alone: the platform writes those, and takes the socket over by running the body.
+   * with another body than {@link body} is somebody else's, and left alone.
    */
   respond(response: HttpServerResponse): void
-  /** The body to give the response: run, it takes the socket over and ends at once. */
-  readonly stream: Stream.Stream<Uint8Array>
   /** Tells that the request is over. If the socket was not taken over by then, the connection closes. */
   close(): void
 }
+
+/**
+ * The body of a response whose socket is to be taken over. It holds nothing: by it the response is recognised, whatever
+ * headers were set on the way.
+ *
+ * @since 0.1.0
+ * @category constants
+ */
+export const body: HttpBody.Stream = HttpBody.stream(Stream.empty, "text/event-stream")
 
 /** How long a client may take, in ms, to receive what still waits at a graceful end. */
 const lingerMillis = 5_000
@@ -91,15 +98,12 @@ class TakenOver implements NodeConnection {
 
   constructor(private response: Http.ServerResponse | undefined) {}
 
-  respond({ cookies, headers, status }: HttpServerResponse): void {
+  respond({ body: sent, cookies, headers, status }: HttpServerResponse): void {
     const response = this.response
-    if (response === undefined || response.headersSent || !Cookies.isEmpty(cookies)) return
-    response.writeHead(status, headers)
+    if (response === undefined || response.headersSent || sent !== body) return
+    const setCookie = Cookies.toSetCookieHeaders(cookies)
+    response.writeHead(status, setCookie.length === 0 ? headers : { ...headers, "set-cookie": setCookie })
     this.takeOver()
-  }
-
-  get stream(): Stream.Stream<Uint8Array> {
-    return Stream.execute(Effect.sync(() => this.takeOver()))
   }
 
   write(frame: Frame): number {
@@ -189,14 +193,20 @@ class TakenOver implements NodeConnection {
  * connection.
  */
 const detachParser = (socket: Net.Socket): void => {
-  const kept = (["close", "end", "timeout"] as const).map((name) => [name, socket.rawListeners(name)] as const)
+  const kept = socket
+    .eventNames()
+    .filter((name) => !ofParser.has(name))
+    .map((name) => [name, socket.rawListeners(name)] as const)
   socket.removeAllListeners()
   for (const [name, listeners] of kept) {
-    for (const listener of listeners) socket.on(name, listener as () => void)
+    for (const listener of listeners) socket.on(name as string, listener as () => void)
   }
   socket.on("data", ignore)
   socket.on("error", ignore)
 }
+
+/** What Node's HTTP server listens to on the parser's behalf. */
+const ofParser: ReadonlySet<string | symbol> = new Set(["data", "error", "drain", "resume", "pause"])
 
 const ignore = () => {}
 

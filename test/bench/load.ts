@@ -27,6 +27,8 @@ export interface LoadOptions {
     readonly size: number
     readonly namespaces?: number
   }
+  /** Broadcast before, at this rate, and not counted. */
+  readonly warmup?: { readonly rate: number; readonly seconds: number }
   readonly idleSeconds?: number
   /** When set, wait for a line on standard input between connecting and broadcasting. */
   readonly handshake?: boolean
@@ -52,7 +54,7 @@ export interface LoadResult {
 
 /** Counts by value with an error of 1 %. */
 class Histogram {
-  private readonly counts = new Float64Array(4096)
+  private counts = new Float64Array(4096)
   private total = 0
   max = 0
   add(value: number, weight: number): void {
@@ -60,6 +62,11 @@ class Histogram {
     this.counts[bucket]! += weight
     this.total += weight
     if (value > this.max) this.max = value
+  }
+  clear(): void {
+    this.counts = new Float64Array(4096)
+    this.total = 0
+    this.max = 0
   }
   quantile(q: number): number {
     let left = q * this.total
@@ -230,6 +237,12 @@ class Client {
     if (firstAt === 0) firstAt = lastAt
   }
 
+  /** Forgets what was counted, before another broadcast. */
+  restart(): void {
+    this.base = undefined
+    this.count = 0
+  }
+
   get isBroken(): boolean {
     return !this.ok
   }
@@ -296,6 +309,14 @@ const openAll = async (): Promise<number> => {
 
 const sleep = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms))
 
+const trigger = (query: string): void => {
+  const socket = Net.connect(options.port, "127.0.0.1", () =>
+    socket.write(request(`/bench/start?${query}`, "Connection: close\r\n"))
+  )
+  socket.on("error", () => {})
+  socket.resume()
+}
+
 const say = (text: string) => process.stdout.write(text + "\n")
 
 const main = async () => {
@@ -313,11 +334,16 @@ const main = async () => {
     const total = Math.round(wanted.rate * wanted.seconds)
     expected = options.namespaces === undefined ? total * options.clients : total
     const query = `rate=${wanted.rate}&secs=${wanted.seconds}&size=${wanted.size}${wanted.namespaces === undefined ? "" : `&namespaces=${wanted.namespaces}`}`
-    const trigger = Net.connect(options.port, "127.0.0.1", () =>
-      trigger.write(request(`/bench/start?${query}`, "Connection: close\r\n"))
-    )
-    trigger.on("error", () => {})
-    trigger.resume()
+    if (options.warmup !== undefined) {
+      const { rate, seconds } = options.warmup
+      trigger(`rate=${rate}&secs=${seconds}&size=${wanted.size}`)
+      const all = Math.round(rate * seconds) * options.clients
+      for (let waited = 0; events < all && waited < 5000; waited += 20) await sleep(20)
+      for (const client of clients) client.restart()
+      latencies.clear()
+      events = firstAt = 0
+    }
+    trigger(query)
     cpu = process.cpuUsage()
     begun = performance.now()
     // Until all has come, or it is clear that it will not.

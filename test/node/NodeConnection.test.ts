@@ -119,6 +119,34 @@ describe("NodeConnection", () => {
     })
   )
 
+  it.scopedLive("leaves alone what a middleware answers instead, and writes the cookies it adds", () =>
+    Effect.gen(function* () {
+      const hub = yield* SseHub.SseHub
+      const app = yield* HttpRouter.toHttpApp(SseRoutes.router())
+      yield* HttpServer.serveEffect(
+        Effect.gen(function* () {
+          const { url } = yield* HttpServerRequest.HttpServerRequest
+          const response = yield* Effect.orDie(app)
+          return url.endsWith("/no")
+            ? HttpServerResponse.text("no", { status: 418 })
+            : HttpServerResponse.unsafeSetCookie(response, "seen", "yes")
+        })
+      )
+      const refused = yield* connect(yield* port, "/subscribe/no")
+      assert.match(yield* refused.head, /^HTTP\/1\.1 418 /)
+      yield* refused.until((body) => body === "no")
+      yield* clientCount(0)
+      const client = yield* connect(yield* port, "/subscribe/yes")
+      assert.match(yield* client.head, /set-cookie: seen=yes/i)
+      yield* client.until((body) => body === ":ok\n\n")
+      yield* hub.publish({ namespace: "/yes", data: "x" })
+      yield* client.until((body) => body.includes("data:x\n\n"))
+    }).pipe(
+      Effect.scoped,
+      Effect.provide(Layer.provideMerge(NodeHttpServer.layer(Http.createServer, { port: 0 }), SseLayer))
+    )
+  )
+
   it.scopedLive("drops what a client sends on, and is not answered in the middle of the stream", () =>
     Effect.gen(function* () {
       const hub = yield* SseHub.SseHub

@@ -43,7 +43,11 @@ const publish = (data: string) => {
 
 createServer((request, response) => {
   const url = request.url ?? "/"
-  if (url.startsWith("/bench/start")) broadcast(readBroadcast(url), publish)
+  if (url.startsWith("/bench/start")) {
+    // Subscribers of a channel that has had no message miss its first one.
+    publish("first")
+    setTimeout(() => broadcast(readBroadcast(url), publish), 200)
+  }
   response.end("done\n")
 }).listen(control, "127.0.0.1", () => setTimeout(ready, 300))
 
