@@ -120,7 +120,12 @@ export const makeMemory = (options?: MemoryOptions): Effect.Effect<EventLog["Typ
       append: (entries) =>
         // One synchronous step, so that places, history and every tail agree on the order.
         Effect.sync(() => {
-          const placed = entries.map((entry): LogEntry => ({ ...entry, position: `${epoch}-${++last}` }))
+          const placed = entries.map(({ event, frame, namespace }): LogEntry => ({
+            namespace,
+            event,
+            frame,
+            position: `${epoch}-${++last}`
+          }))
           if (capacity > 0) {
             placed.forEach((entry, i) => (ring[(last - placed.length + 1 + i) % capacity] = entry))
           }

@@ -134,14 +134,17 @@ export const make = (options?: HubOptions): Effect.Effect<SseHub["Type"], never,
 
     yield* log.tail(dispatcher).pipe(Effect.orDie)
 
-    const append = (entries: ReadonlyArray<EventLog.NewEntry>): Effect.Effect<ReadonlyArray<string>, PublishError> =>
-      Effect.flatMap(dispatcher.ready, (): Effect.Effect<ReadonlyArray<string>, PublishError> => {
+    const append = (entries: ReadonlyArray<EventLog.NewEntry>): Effect.Effect<ReadonlyArray<string>, PublishError> => {
+      const appended = Effect.suspend((): Effect.Effect<ReadonlyArray<string>, PublishError> => {
         // Looked at last: a hub that closed while this waited must not take the events.
         if (!open) return Effect.fail(new HubClosed())
-        return Effect.tap(log.append(entries), (positions) => {
+        return Effect.map(log.append(entries), (positions) => {
           published += positions.length
+          return positions
         })
       })
+      return dispatcher.isFull() ? Effect.zipRight(dispatcher.ready, appended) : appended
+    }
 
     const publish = (event: SseEvent.SseEvent): Effect.Effect<string, PublishError> =>
       Effect.suspend(() => {

@@ -34,6 +34,8 @@ const maxHoldMillis = 8
 const maxWaiting = 16_384
 
 export interface Dispatcher extends Tail {
+  /** Whether so much waits that publishers have to; {@link Tail.ready} then waits until it does not. */
+  readonly isFull: () => boolean
   /** Waits until everything offered before has been handed out. */
   readonly flush: Effect.Effect<void>
 }
@@ -101,10 +103,13 @@ export const make = (registry: Ref.Ref<Registry.Registry>): Effect.Effect<Dispat
       Effect.forkScoped
     )
 
+    const isFull = () => offered - dispatched >= maxWaiting
+
     return {
+      isFull,
       offer: (entries) => {
         offered += entries.length
-        if (offered - dispatched >= maxWaiting) room.unsafeClose()
+        if (isFull()) room.unsafeClose()
         for (const entry of entries) pubsub.unsafeOffer(entry)
       },
       ready: room.await,
