@@ -86,13 +86,14 @@ export interface PortableConnection extends Connection {
  * Makes a connection that works on any `HttpServer`, in a web handler and under `TestClock`.
  *
  * @param options.keepalive merged into the body; it ends with the connection. `Stream.empty` for none.
- * @param options.onAbrupt called when the connection ends abruptly, to free a reader that is stuck on the network
+ * @param options.onEnd called when the hub ends the connection, to free a reader that is stuck on the network: at once if
+ * the end is abrupt, else when it had time to read what waits
  * @since 0.1.0
  * @category constructors
  */
 export const makePortable = (options: {
   readonly keepalive: Stream.Stream<Uint8Array>
-  readonly onAbrupt?: (() => void) | undefined
+  readonly onEnd?: ((abrupt: boolean) => void) | undefined
 }): PortableConnection => {
   let queue: Array<Uint8Array> = []
   let waiting = 0
@@ -143,21 +144,24 @@ export const makePortable = (options: {
       if (state !== "open") return
       if (isAbrupt(reason)) {
         close()
-        options.onAbrupt?.()
       } else {
         state = "ending"
         wake?.()
       }
+      options.onEnd?.(isAbrupt(reason))
     },
-    onClose: (onClose) => (listener = onClose),
+    onClose: (onClose) => {
+      listener = onClose
+      if (state === "closed") onClose("client-closed")
+    },
     close,
     // The keepalives are merged by feeding the queue: Stream.merge starts a fiber for each pull of either side, which
     // halves what this connection can carry.
     stream: Stream.unwrapScoped(
-      Stream.runForEach(options.keepalive, (bytes) => Effect.sync(() => push(bytes))).pipe(
-        Effect.forkScoped,
-        Effect.as(Stream.repeatEffectChunkOption(pull))
-      )
+      // What waits keeps the connection as busy as a keepalive would, and more must not pile up for a reader that is stuck.
+      Stream.runForEach(options.keepalive, (bytes) =>
+        Effect.sync(() => void (waiting + underway === 0 && push(bytes)))
+      ).pipe(Effect.forkScoped, Effect.as(Stream.repeatEffectChunkOption(pull)))
     ).pipe(Stream.ensuring(Effect.sync(close)))
   }
 }

@@ -125,7 +125,9 @@ const open = (
   const connection = Connection.makePortable({
     keepalive: hub.keepalive,
     // The fiber that writes the body waits for a client that does not read; only the end of the response frees it.
-    onAbrupt: () => response?.destroy()
+    onEnd: (abrupt) => {
+      if (response !== undefined) NodeConnection.destroy(response, abrupt)
+    }
   })
   return connection
 }

@@ -79,6 +79,20 @@ export const canTakeOver = (response: Http.ServerResponse): boolean =>
   typeof response.detachSocket === "function"
 
 /**
+ * Destroys a response or socket: now, or, if it has not closed by itself, when a client had 5 seconds to receive what still
+ * waits.
+ *
+ * @since 0.1.0
+ * @category destructors
+ */
+export const destroy = (stream: Http.ServerResponse | Net.Socket, now: boolean): void => {
+  if (now) return void stream.destroy()
+  const timer = setTimeout(() => stream.destroy(), lingerMillis)
+  timer.unref()
+  stream.once("close", () => clearTimeout(timer))
+}
+
+/**
  * Makes a connection on a response for which {@link canTakeOver} holds.
  *
  * @since 0.1.0
@@ -101,7 +115,7 @@ class TakenOver implements NodeConnection {
   respond({ body: sent, cookies, headers, status }: HttpServerResponse): void {
     const response = this.response
     if (response === undefined || response.headersSent || sent !== body) return
-    const setCookie = Cookies.toSetCookieHeaders(cookies)
+    const setCookie = Cookies.toSetCookieHeaders(cookies).concat(headers["set-cookie"] ?? [])
     response.writeHead(status, setCookie.length === 0 ? headers : { ...headers, "set-cookie": setCookie })
     this.takeOver()
   }
@@ -171,9 +185,7 @@ class TakenOver implements NodeConnection {
   private finish(socket: Net.Socket): void {
     if (this.chunked) socket.write(lastChunk)
     socket.destroySoon()
-    const timer = setTimeout(() => socket.destroy(), lingerMillis)
-    timer.unref()
-    socket.once("close", () => clearTimeout(timer))
+    destroy(socket, false)
   }
 
   private closed(): void {
@@ -223,6 +235,7 @@ const addLength = (sum: number, frame: Frame): number => sum + frame.chunk.lengt
  */
 class Occupant {
   readonly _headerSent = true
+  readonly headersSent = true
   constructor(private readonly onServerClose: () => void) {}
   get finished(): boolean {
     this.onServerClose()

@@ -204,6 +204,23 @@ describe("NodeConnection", () => {
     }).pipe(Effect.provide(serverLayer()))
   )
 
+  it.scopedLive("a portable stream that is ended gracefully while its client does not read is cut in the end", () =>
+    Effect.gen(function* () {
+      const hub = yield* SseHub.SseHub
+      const stuck = yield* connect(yield* port, "/subscribe/", { paused: true })
+      yield* clientCount(1)
+      for (let i = 0; i < 16; i++) yield* hub.publish({ namespace: "/n", data: "x".repeat(1024 * 1024) })
+      yield* eventually(Effect.map(hub.clients, ([client]) => client?.events === 16))
+      const [client] = yield* hub.clients
+      assert.isAbove(client!.pendingBytes, 1024 * 1024, "something waits")
+      assert.isTrue(yield* hub.disconnect(client!.id))
+      // Until the server has let go of the connection, which takes the 5 s a client has.
+      yield* Effect.sleep("5500 millis")
+      stuck.socket.resume()
+      assert.isFalse((yield* stuck.ended).clean)
+    }).pipe(Effect.provide(serverLayer({ connection: "portable" }, { maxPendingBytes: 64 * 1024 * 1024 })))
+  )
+
   it.scopedLive("leaves HTTP/2 to the ordinary write, with the same bytes, and forgets who left", () =>
     Effect.gen(function* () {
       const hub = yield* SseHub.SseHub
