@@ -146,22 +146,22 @@ export const make = (options?: HubOptions): Effect.Effect<SseHub["Type"], never,
       return dispatcher.isFull() ? Effect.zipRight(dispatcher.ready, appended) : appended
     }
 
-    const publish = (event: SseEvent.SseEvent): Effect.Effect<string, PublishError> =>
-      Effect.suspend(() => {
-        const entry = encodeEntry(event, 0, settings)
-        return Either.isLeft(entry)
-          ? Effect.fail(entry.left)
-          : Effect.map(append([entry.right]), (positions) => positions[0]!)
-      })
-
     const publishAll = (events: Iterable<SseEvent.SseEvent>): Effect.Effect<ReadonlyArray<string>, PublishError> =>
-      Effect.gen(function* () {
+      Effect.suspend(() => {
+        const iterator = events[Symbol.iterator]()
         const entries: Array<EventLog.NewEntry> = []
-        for (const event of events) {
-          entries.push(yield* encodeEntry(event, entries.length, settings))
-          if (entries.length % slice === 0) yield* turn
+        // A plain loop: as steps of a fiber it would cost as much as the encoding.
+        const encodeSlice = (): Effect.Effect<ReadonlyArray<string>, PublishError> => {
+          for (let i = 0; i < slice; i++) {
+            const next = iterator.next()
+            if (next.done === true) return entries.length === 0 ? Effect.succeed([]) : append(entries)
+            const entry = encodeEntry(next.value, entries.length, settings)
+            if (Either.isLeft(entry)) return Effect.fail(entry.left)
+            entries.push(entry.right)
+          }
+          return Effect.flatMap(turn, encodeSlice)
         }
-        return entries.length === 0 ? [] : yield* append(entries)
+        return encodeSlice()
       })
 
     const subscribe = (path: string) =>
@@ -210,7 +210,7 @@ export const make = (options?: HubOptions): Effect.Effect<SseHub["Type"], never,
     yield* Effect.addFinalizer(() => shutdown)
 
     return SseHub.of({
-      publish,
+      publish: (event) => Effect.map(publishAll([event]), (positions) => positions[0]!),
       publishAll,
       sink: Sink.foldLeftChunksEffect(0, (count, chunk: Chunk.Chunk<SseEvent.SseEvent>) =>
         Effect.map(publishAll(chunk), (positions) => count + positions.length)

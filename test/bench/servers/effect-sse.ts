@@ -1,6 +1,6 @@
 /**
- * This project's hub. `portable` as a further argument: on the portable connection. The publisher is a fiber that calls
- * `publish` for each event, as a program would; on `/bench/start?namespaces=N` it publishes to random ones of
+ * This project's hub. `portable` as a further argument: on the portable connection. The publisher is a fiber that takes
+ * what is due from a queue and publishes it with `publishAll`; on `/bench/start?namespaces=N` it publishes to random ones of
  * `/bench/<a>/<b>/<c>`, N in all.
  */
 import { HttpMiddleware, HttpRouter, HttpServer, HttpServerRequest, HttpServerResponse } from "@effect/platform"
@@ -16,8 +16,8 @@ const connection = process.argv[3] === "portable" ? "portable" : "auto"
 const Bench = Effect.gen(function* () {
   const hub = yield* SseHub.SseHub
   const due = yield* Queue.unbounded<SseEventInput>()
-  yield* Queue.take(due).pipe(
-    Effect.flatMap((event) => hub.publish(event)),
+  yield* Queue.takeBetween(due, 1, 256).pipe(
+    Effect.flatMap((events) => hub.publishAll(events)),
     Effect.forever,
     Effect.forkScoped
   )
