@@ -4,20 +4,15 @@
  * @internal
  */
 import type { Connection, EndReason, Frame } from "../Connection.js"
+import type { ClientStatus } from "../HubClient.js"
 import type { Namespace } from "../Namespace.js"
 import { retry as retryBlock } from "../SseEvent.js"
 import type { Batch } from "./batch.js"
 import { of as frameOf } from "./frame.js"
 import type { Subscriber } from "./registry.js"
 
-export interface ClientInfo {
-  readonly id: number
-  readonly namespaces: ReadonlyArray<Namespace>
-  readonly requestPath: string
-  readonly address: string
-  readonly userAgent: string
-  readonly connectedAt: number
-}
+/** What does not change while it is connected. */
+export type ClientInfo = Omit<ClientStatus, "events" | "bytes" | "pendingBytes">
 
 export interface ClientLimits {
   readonly maxPendingBytes: number

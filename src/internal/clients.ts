@@ -175,17 +175,9 @@ export const make = (
     }
   })
 
-export const clientStatus = (client: Client): ClientStatus => {
-  const { address, connectedAt, id, namespaces, requestPath, userAgent } = client.info
-  return {
-    id,
-    namespaces,
-    requestPath,
-    address,
-    userAgent,
-    connectedAt,
-    events: client.events,
-    bytes: client.bytes,
-    pendingBytes: client.pendingBytes
-  }
-}
+export const clientStatus = (client: Client): ClientStatus => ({
+  ...client.info,
+  events: client.events,
+  bytes: client.bytes,
+  pendingBytes: client.pendingBytes
+})
