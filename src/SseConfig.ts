@@ -9,6 +9,7 @@ import * as Duration from "effect/Duration"
 import * as Either from "effect/Either"
 import * as Schedule from "effect/Schedule"
 import type { Keepalive } from "./Keepalive.js"
+import { defaultMaxBytes } from "./Namespace.js"
 
 /**
  * Options of the hub.
@@ -70,7 +71,7 @@ export const hubSettings = (options: HubOptions = {}): HubSettings => {
     stallMillis: atLeast("stallTimeout", 10, Duration.toMillis(options.stallTimeout ?? "30 seconds")),
     maxPendingEvents: atLeast("maxPendingEvents", 1, options.maxPendingEvents ?? 16_384),
     shutdownRetryMillis: retry === false ? undefined : [Duration.toMillis(retry[0]), Duration.toMillis(retry[1])],
-    maxNamespaceBytes: atLeast("maxNamespaceBytes", 1, options.maxNamespaceBytes ?? 2048)
+    maxNamespaceBytes: atLeast("maxNamespaceBytes", 1, options.maxNamespaceBytes ?? defaultMaxBytes)
   }
   if (settings.keepalive !== false && !Schedule.isSchedule(settings.keepalive)) {
     atLeast("keepalive", 100, Duration.toMillis(settings.keepalive))
@@ -110,18 +111,18 @@ export const hubFromEnv: Config.Config<HubOptions> = Config.all({
             ConfigError.InvalidData(["SSE_KEEPALIVE"], `"${text}" is neither "off" nor a time such as "15 seconds"`)
           )
     }),
-    Config.withDefault<Keepalive>("15 seconds"),
+    Config.withDefault(undefined),
     Config.withDescription("time between keepalives, or off")
   ),
   maxPendingBytes: positive("SSE_MAX_PENDING_BYTES", "bytes that may wait for one client").pipe(
-    Config.withDefault(1024 * 1024)
+    Config.withDefault(undefined)
   ),
   stallTimeout: Config.duration("SSE_STALL_TIMEOUT").pipe(
     Config.validate({
       message: "must be a time of at least 100 ms",
       validation: (timeout) => Duration.isFinite(timeout) && Duration.toMillis(timeout) >= 100
     }),
-    Config.withDefault(Duration.seconds(30)),
+    Config.withDefault(undefined),
     Config.withDescription("how long anything may wait for one client")
   )
 })

@@ -122,12 +122,11 @@ const open = (
   if (response !== undefined && kind === "auto" && NodeConnection.canTakeOver(response)) {
     return NodeConnection.make(response)
   }
-  const connection = Connection.makePortable({
+  return Connection.makePortable({
     keepalive: hub.keepalive,
     // The fiber that writes the body waits for a client that does not read; only the end of the response frees it.
     onEnd: (abrupt) => {
       if (response !== undefined) NodeConnection.destroy(response, abrupt)
     }
   })
-  return connection
 }

@@ -75,9 +75,11 @@ export const make = (registry: Ref.Ref<Registry.Registry>): Effect.Effect<Dispat
         }
       })
 
+    const isFull = () => offered - dispatched >= maxWaiting
+
     const settle = (count: number) => {
       dispatched += count
-      if (offered - dispatched < maxWaiting) room.unsafeOpen()
+      if (!isFull()) room.unsafeOpen()
       if (flushes.length > 0) {
         const reached = flushes.filter((flush) => flush.at <= dispatched)
         flushes = flushes.filter((flush) => flush.at > dispatched)
@@ -102,8 +104,6 @@ export const make = (registry: Ref.Ref<Registry.Registry>): Effect.Effect<Dispat
       Effect.forever,
       Effect.forkScoped
     )
-
-    const isFull = () => offered - dispatched >= maxWaiting
 
     return {
       isFull,

@@ -103,7 +103,7 @@ export const make = (response: Http.ServerResponse): NodeConnection => new Taken
 // A class, and the response let go of: ten thousand of these stay, and what a closure holds would stay with them.
 class TakenOver implements NodeConnection {
   readonly keepsItselfAlive = false
-  // Frames written before the body is asked for: the hub may deliver between the handler and the body.
+  // Frames written before the socket is taken over: the hub may deliver between the handler and the answer.
   private early: Array<Frame> | undefined = []
   private socket: Net.Socket | undefined
   private chunked = true

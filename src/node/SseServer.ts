@@ -28,6 +28,9 @@ import type { ClientChange } from "../HubClient.js"
 import { SseHub } from "../SseHub.js"
 import * as SseRoutes from "../SseRoutes.js"
 
+const defaultHost = "127.0.0.1"
+const defaultPort = 8001
+
 /**
  * Options of the server; those of the routes are part of them.
  *
@@ -106,8 +109,8 @@ export const layer = (
         HttpMiddleware.withTracerDisabledWhen(isStream),
         Layer.provideMerge(
           NodeHttpServer.layer(() => server, {
-            host: options.host ?? "127.0.0.1",
-            port: options.port ?? 8001,
+            host: options.host ?? defaultHost,
+            port: options.port ?? defaultPort,
             backlog: options.backlog ?? 16_384
           })
         )
@@ -189,12 +192,12 @@ const readTrustedProxies = (text: string): ClientAddress.TrustedProxies => {
  */
 export const fromEnv: Config.Config<ServerConfig> = Config.all({
   host: Config.nonEmptyString("SSE_HOST").pipe(
-    Config.withDefault("127.0.0.1"),
+    Config.withDefault(defaultHost),
     Config.withDescription("address to listen on")
   ),
   port: Config.integer("SSE_PORT").pipe(
     Config.validate({ message: "must be from 0 to 65535", validation: (port) => port >= 0 && port <= 65_535 }),
-    Config.withDefault(8001),
+    Config.withDefault(defaultPort),
     Config.withDescription("port to listen on, 0 for a free one")
   ),
   publishToken: Config.option(Config.redacted(Config.nonEmptyString("SSE_PUBLISH_TOKEN"))),
