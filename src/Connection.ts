@@ -8,7 +8,7 @@ import * as Chunk from "effect/Chunk"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
 import * as Stream from "effect/Stream"
-import type { Frame } from "./internal/frame.js"
+import { type Frame, of as frameOf } from "./internal/frame.js"
 
 export type {
   /**
@@ -92,7 +92,7 @@ export interface PortableConnection extends Connection {
  * @category constructors
  */
 export const makePortable = (options: {
-  readonly keepalive: Stream.Stream<Uint8Array>
+  readonly keepalive: Stream.Stream<string>
   readonly onEnd?: ((abrupt: boolean) => void) | undefined
 }): PortableConnection => {
   let queue: Array<Uint8Array> = []
@@ -159,8 +159,8 @@ export const makePortable = (options: {
     // halves what this connection can carry.
     stream: Stream.unwrapScoped(
       // What waits keeps the connection as busy as a keepalive would, and more must not pile up for a reader that is stuck.
-      Stream.runForEach(options.keepalive, (bytes) =>
-        Effect.sync(() => void (waiting + underway === 0 && push(bytes)))
+      Stream.runForEach(options.keepalive, (block) =>
+        Effect.sync(() => void (waiting + underway === 0 && push(frameOf(block).bytes)))
       ).pipe(Effect.forkScoped, Effect.as(Stream.repeatEffectChunkOption(pull)))
     ).pipe(Stream.ensuring(Effect.sync(close)))
   }

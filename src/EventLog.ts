@@ -26,8 +26,8 @@ export interface NewEntry {
   readonly namespace: Namespace
   /** The event as published, with its namespace in canonical form. */
   readonly event: SseEvent
-  /** Its bytes on the wire. */
-  readonly frame: Uint8Array
+  /** Its block of the event stream, ended by a blank line. */
+  readonly text: string
 }
 
 /**
@@ -120,10 +120,10 @@ export const makeMemory = (options?: MemoryOptions): Effect.Effect<EventLog["Typ
       append: (entries) =>
         // One synchronous step, so that places, history and every tail agree on the order.
         Effect.sync(() => {
-          const placed = entries.map(({ event, frame, namespace }): LogEntry => ({
+          const placed = entries.map(({ event, namespace, text }): LogEntry => ({
             namespace,
             event,
-            frame,
+            text,
             position: `${epoch}-${++last}`
           }))
           if (capacity > 0) {

@@ -22,7 +22,7 @@ export type Keepalive = Duration.DurationInput | Schedule.Schedule<unknown> | fa
  * @since 0.1.0
  * @category constants
  */
-export const block: Uint8Array = comment("keepalive")
+export const block: string = comment("keepalive")
 
 /**
  * The `Schedule` of a distance: the first keepalive comes that long after the connect.
@@ -49,5 +49,5 @@ export const toSchedule = (keepalive: Exclude<Keepalive, false>): Schedule.Sched
  * )
  * ```
  */
-export const stream = (keepalive: Keepalive): Stream.Stream<Uint8Array> =>
+export const stream = (keepalive: Keepalive): Stream.Stream<string> =>
   keepalive === false ? Stream.empty : Stream.fromSchedule(toSchedule(keepalive)).pipe(Stream.as(block))

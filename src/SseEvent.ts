@@ -1,5 +1,5 @@
 /**
- * What is published, and the one place that turns it into bytes on the wire (WHATWG HTML section 9.2, `text/event-stream`).
+ * What is published, and the one place that turns it into the text of an event stream (WHATWG HTML section 9.2, `text/event-stream`).
  *
  * @since 0.1.0
  */
@@ -25,7 +25,6 @@ export interface SseEvent {
   readonly retry?: number | undefined
 }
 
-const encoder = new TextEncoder()
 const decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true })
 const lineEnds = /\r\n|\r|\n/g
 const maxRetry = 2_147_483_647
@@ -42,27 +41,31 @@ const lines = (name: string, text: string): string => {
   return named.replaceAll(`\n${name}: `, `\n${name}:  `)
 }
 
+const loneSurrogate = "has a lone surrogate, which UTF-8 cannot carry"
+
 /**
- * The payload as text, or why it is none.
+ * The payload as text; `undefined` if the bytes are not UTF-8.
  *
  * @internal
  */
-export const dataText = (data: string | Uint8Array): Either.Either<string, string> => {
-  if (typeof data === "string") {
-    return data.isWellFormed() ? Either.right(data) : Either.left("has a lone surrogate, which UTF-8 cannot carry")
+export const dataText = (data: string | Uint8Array): string | undefined => {
+  if (typeof data === "string") return data
+  try {
+    return decoder.decode(data)
+  } catch {
+    return undefined
   }
-  return Either.try({ try: () => decoder.decode(data), catch: () => "is not valid UTF-8" })
 }
 
 /**
- * The bytes of one event, ended by a blank line: `id`, `retry`, `event`, then a `data` line for each line of the payload.
+ * The block of one event, ended by a blank line: `id`, `retry`, `event`, then a `data` line for each line of the payload.
  *
  * The refusals keep an event whole for every client: a line break in `event` would let a publisher forge other fields,
  * NUL or control characters in `id` and ids beyond ASCII break the reconnect of real clients, and a larger `retry` makes
  * some of them reconnect without pause.
  *
- * @param event the event; its namespace is no part of the bytes and is not looked at
- * @returns the bytes, or an {@link InvalidEvent} with the field and the reason
+ * @param event the event; its namespace is no part of the block and is not looked at
+ * @returns the text, well-formed so that it can be sent as UTF-8; or an {@link InvalidEvent} with the field and the reason
  * @since 0.1.0
  * @category encoding
  * @example
@@ -70,34 +73,45 @@ export const dataText = (data: string | Uint8Array): Either.Either<string, strin
  * import { SseEvent } from "effect-sse"
  * import { Either } from "effect"
  *
- * const bytes = SseEvent.encode({ namespace: "/pets/dogs", event: "new-dog", data: "Corgi" })
- * new TextDecoder().decode(Either.getOrThrow(bytes)) // "event:new-dog\ndata:Corgi\n\n"
+ * const block = SseEvent.encode({ namespace: "/pets/dogs", event: "new-dog", data: "Corgi" })
+ * Either.getOrThrow(block) // "event:new-dog\ndata:Corgi\n\n"
  * ```
  */
-export const encode = (event: SseEvent): Either.Either<Uint8Array, InvalidEvent> => {
+export const encode = (event: SseEvent): Either.Either<string, InvalidEvent> => {
+  const block = toBlock(event)
+  return typeof block === "string" ? Either.right(block) : Either.left(block)
+}
+
+/**
+ * {@link encode} without the `Either`, for the hot path.
+ *
+ * @internal
+ */
+export const toBlock = (event: SseEvent): string | InvalidEvent => {
   const text = dataText(event.data)
-  if (Either.isLeft(text)) return invalid("data", text.left)
-  let block = ""
+  if (text === undefined) return invalid("data", "is not valid UTF-8")
+  if (!text.isWellFormed()) return invalid("data", loneSurrogate)
+  let head = ""
   if (event.id !== undefined) {
     if (!/^[\x21-\x7e]{1,128}$/.test(event.id)) return invalid("id", "must be 1 to 128 visible ASCII characters")
-    block += field("id", event.id)
+    head += field("id", event.id)
   }
   if (event.retry !== undefined) {
     if (!Number.isInteger(event.retry) || event.retry < 0 || event.retry > maxRetry) {
       return invalid("retry", "must be a whole number of milliseconds from 0 to 2147483647")
     }
-    block += field("retry", String(event.retry))
+    head += field("retry", String(event.retry))
   }
   if (event.event !== undefined && event.event !== "") {
     if (/[\r\n\0]/.test(event.event)) return invalid("event", "must not contain CR, LF or NUL")
-    if (!event.event.isWellFormed()) return invalid("event", "has a lone surrogate, which UTF-8 cannot carry")
-    block += field("event", event.event)
+    if (!event.event.isWellFormed()) return invalid("event", loneSurrogate)
+    head += field("event", event.event)
   }
-  return Either.right(encoder.encode(block + lines("data", text.right) + "\n"))
+  return head + lines("data", text) + "\n"
 }
 
-const invalid = (name: InvalidEvent["field"], reason: string): Either.Either<never, InvalidEvent> =>
-  Either.left(new InvalidEvent({ field: name, reason, index: 0 }))
+const invalid = (name: InvalidEvent["field"], reason: string): InvalidEvent =>
+  new InvalidEvent({ field: name, reason, index: 0 })
 
 /**
  * A comment, which every client ignores; used to send the head at once and to keep a connection alive. Each line of the
@@ -106,7 +120,7 @@ const invalid = (name: InvalidEvent["field"], reason: string): Either.Either<nev
  * @since 0.1.0
  * @category encoding
  */
-export const comment = (text: string): Uint8Array => encoder.encode(lines("", text) + "\n")
+export const comment = (text: string): string => lines("", text) + "\n"
 
 /**
  * A `retry` block without an event: from now on the client waits this long, in ms, before it connects again. Taken as a
@@ -115,5 +129,5 @@ export const comment = (text: string): Uint8Array => encoder.encode(lines("", te
  * @since 0.1.0
  * @category encoding
  */
-export const retry = (millis: number): Uint8Array =>
-  encoder.encode(field("retry", String(Math.min(Math.max(Math.trunc(millis), 0), maxRetry))) + "\n")
+export const retry = (millis: number): string =>
+  field("retry", String(Math.min(Math.max(Math.trunc(millis), 0), maxRetry))) + "\n"

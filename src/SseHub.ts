@@ -24,6 +24,7 @@ import type { ClientChange, ClientStatus, ConnectRequest } from "./HubClient.js"
 import * as Clients from "./internal/clients.js"
 import * as Dispatcher from "./internal/dispatcher.js"
 import { turn } from "./internal/eventLoop.js"
+import { byteLength } from "./internal/frame.js"
 import * as Registry from "./internal/registry.js"
 import * as Keepalive from "./Keepalive.js"
 import * as Namespace from "./Namespace.js"
@@ -93,9 +94,9 @@ export class SseHub extends Context.Tag("effect-sse/SseHub")<
     /** Clients that come and go, from the moment the effect succeeds. The stream ends when the hub is closed. */
     readonly changes: Effect.Effect<Stream.Stream<ClientChange>, never, Scope.Scope>
     /** What tells one client when to come back: a `retry:` of its own, or nothing if `shutdownRetry` is `false`. */
-    readonly farewell: Effect.Effect<Uint8Array>
+    readonly farewell: Effect.Effect<string>
     /** Keepalives for one response, for connections that merge them. */
-    readonly keepalive: Stream.Stream<Uint8Array>
+    readonly keepalive: Stream.Stream<string>
     /** The longest namespace it takes, in bytes. */
     readonly maxNamespaceBytes: number
     /**
@@ -122,13 +123,14 @@ export const make = (options?: HubOptions): Effect.Effect<SseHub["Type"], never,
     const log = yield* EventLog.EventLog
     const startedAt = yield* Clock.currentTimeMillis
     const registry = yield* Ref.make(Registry.empty)
-    const dispatcher = yield* Dispatcher.make(registry)
+    const dispatcher = yield* Dispatcher.make(registry, settings.maxPendingBytes)
     const closed = yield* Effect.makeLatch(false)
     const streams = new Set<Mailbox.Mailbox<SseEvent.SseEvent, SubscriberTooSlow>>()
     let open = true
     let published = 0
     let lastId = 0
     const isOpen = () => open
+    const encode = makeEncoder(settings)
     const nextId = () => ++lastId
     const clients = yield* Clients.make(registry, settings, isOpen, nextId)
 
@@ -155,9 +157,9 @@ export const make = (options?: HubOptions): Effect.Effect<SseHub["Type"], never,
           for (let i = 0; i < slice; i++) {
             const next = iterator.next()
             if (next.done === true) return entries.length === 0 ? Effect.succeed([]) : append(entries)
-            const entry = encodeEntry(next.value, entries.length, settings)
-            if (Either.isLeft(entry)) return Effect.fail(entry.left)
-            entries.push(entry.right)
+            const entry = encode(next.value, entries.length)
+            if (entry instanceof InvalidEvent) return Effect.fail(entry)
+            entries.push(entry)
           }
           return Effect.flatMap(turn, encodeSlice)
         }
@@ -236,25 +238,28 @@ export const make = (options?: HubOptions): Effect.Effect<SseHub["Type"], never,
     })
   })
 
-const encodeEntry = (
-  event: SseEvent.SseEvent,
-  index: number,
-  { maxEventBytes, maxNamespaceBytes }: HubSettings
-): Either.Either<EventLog.NewEntry, InvalidEvent> => {
-  const refuse = (field: InvalidEvent["field"], reason: string) =>
-    Either.left(new InvalidEvent({ field, reason, index }))
-  const namespace = Namespace.parse(event.namespace, { maxBytes: maxNamespaceBytes })
-  if (Either.isLeft(namespace)) return refuse("namespace", namespace.left.message)
-  const frame = SseEvent.encode(event)
-  if (Either.isLeft(frame)) return refuse(frame.left.field, frame.left.reason)
-  if (frame.right.length > maxEventBytes) {
-    return refuse("data", `makes ${frame.right.length} bytes on the wire; ${maxEventBytes} are allowed`)
+/** Validates and encodes what is published. No `Either`s: this runs for every event. */
+const makeEncoder = ({ maxEventBytes, maxNamespaceBytes }: HubSettings) => {
+  // Events of one namespace often come in a row.
+  let lastPath = "/"
+  let lastNamespace = Namespace.root
+  return (event: SseEvent.SseEvent, index: number): EventLog.NewEntry | InvalidEvent => {
+    const refuse = (field: InvalidEvent["field"], reason: string) => new InvalidEvent({ field, reason, index })
+    if (event.namespace !== lastPath) {
+      const namespace = Namespace.parse(event.namespace, { maxBytes: maxNamespaceBytes })
+      if (Either.isLeft(namespace)) return refuse("namespace", namespace.left.message)
+      lastPath = event.namespace
+      lastNamespace = namespace.right
+    }
+    const namespace = lastNamespace
+    const text = SseEvent.toBlock(event)
+    if (typeof text !== "string") return refuse(text.field, text.reason)
+    // A character makes three bytes at most, so few texts need to be measured.
+    if (text.length * 3 > maxEventBytes && byteLength(text) > maxEventBytes) {
+      return refuse("data", `makes ${byteLength(text)} bytes on the wire; ${maxEventBytes} are allowed`)
+    }
+    return { namespace, event: event.namespace === namespace ? event : { ...event, namespace }, text }
   }
-  return Either.right({
-    namespace: namespace.right,
-    event: event.namespace === namespace.right ? event : { ...event, namespace: namespace.right },
-    frame: frame.right
-  })
 }
 
 /**

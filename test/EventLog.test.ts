@@ -5,7 +5,7 @@ import { Effect, FastCheck as fc, TestClock } from "effect"
 const entry = (namespace: string, data = "x"): EventLog.NewEntry => ({
   namespace: Namespace.make(namespace),
   event: { namespace, data },
-  frame: new TextEncoder().encode(data)
+  text: data
 })
 
 const dataOf = (entries: ReadonlyArray<EventLog.NewEntry>) => entries.map(({ event }) => event.data)

@@ -94,7 +94,7 @@ const subscribe = (
     ),
     // A browser that is answered anything but 200 never comes back. This one is told when to.
     Effect.catchAll(() =>
-      Effect.map(hub.farewell, (body) => HttpServerResponse.uint8Array(body, { contentType, headers: head }))
+      Effect.map(hub.farewell, (body) => HttpServerResponse.text(body, { contentType, headers: head }))
     )
   )
 }

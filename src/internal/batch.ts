@@ -13,6 +13,6 @@ export class Batch {
   private joined: Frame | undefined
 
   get frame(): Frame {
-    return (this.joined ??= join(this.entries.map((entry) => entry.frame)))
+    return (this.joined ??= join(this.entries.map((entry) => entry.text)))
   }
 }

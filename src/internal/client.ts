@@ -78,8 +78,8 @@ export class Client implements Subscriber {
     if (this.markedAt !== undefined && this.pendingBytes > this.limits.maxPendingBytes) {
       return this.end("pending-overflow")
     }
-    this.bytes += frame.bytes.length
-    this.totals.bytes += frame.bytes.length
+    this.bytes += frame.size
+    this.totals.bytes += frame.size
     try {
       this.accepted += this.connection.write(frame)
     } catch {

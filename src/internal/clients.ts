@@ -29,7 +29,7 @@ export interface Clients {
   readonly list: Effect.Effect<ReadonlyArray<Client>>
   readonly disconnect: (id: number) => Effect.Effect<boolean>
   readonly changes: Effect.Effect<Stream.Stream<ClientChange>, never, Scope.Scope>
-  readonly farewell: Effect.Effect<Uint8Array>
+  readonly farewell: Effect.Effect<string>
   /** Ends all, and waits until they are forgotten. None may come any more. */
   readonly endAll: Effect.Effect<void>
   readonly totals: Totals
@@ -161,7 +161,7 @@ export const make = (
       ),
       farewell: Effect.sync(() => {
         const millis = retryMillis(nextId())
-        return millis === undefined ? new Uint8Array(0) : SseEvent.retry(millis)
+        return millis === undefined ? "" : SseEvent.retry(millis)
       }),
       endAll: Effect.gen(function* () {
         const now = clock.unsafeCurrentTimeMillis()

@@ -14,18 +14,19 @@ import * as Queue from "effect/Queue"
 import * as Ref from "effect/Ref"
 import type * as Scope from "effect/Scope"
 import type { LogEntry, Tail } from "../EventLog.js"
+import type { Namespace } from "../Namespace.js"
 import { Batch } from "./batch.js"
 import { turn } from "./eventLoop.js"
 import * as Registry from "./registry.js"
 
-/** Events that one round takes at most. */
-const maxRoundEvents = 4096
+/** Appends that are taken from the `PubSub` in one go. */
+const maxRoundAppends = 4096
 
 /**
- * Bytes of events after which a round is closed. It keeps the share that one round adds to a client's waiting bytes well
- * below `maxPendingBytes`, so that a burst can drain between rounds.
+ * Characters of events after which a round is closed, unless half of `maxPendingBytes` is less: a burst must be able to
+ * drain between rounds. Larger writes cost less for each byte, up to here.
  */
-const maxRoundBytes = 128 * 1024
+const maxRoundLength = 512 * 1024
 
 /** Real time, in ms, for which a round holds the event loop before it gives it back. */
 const maxHoldMillis = 8
@@ -40,11 +41,16 @@ export interface Dispatcher extends Tail {
   readonly flush: Effect.Effect<void>
 }
 
-export const make = (registry: Ref.Ref<Registry.Registry>): Effect.Effect<Dispatcher, never, Scope.Scope> =>
+export const make = (
+  registry: Ref.Ref<Registry.Registry>,
+  maxPendingBytes: number
+): Effect.Effect<Dispatcher, never, Scope.Scope> =>
   Effect.gen(function* () {
-    const pubsub = yield* Effect.acquireRelease(PubSub.unbounded<LogEntry>(), PubSub.shutdown)
+    // What is appended together travels together: a place in the PubSub for each event would be most of a publish's garbage.
+    const pubsub = yield* Effect.acquireRelease(PubSub.unbounded<ReadonlyArray<LogEntry>>(), PubSub.shutdown)
     const waiting = yield* PubSub.subscribe(pubsub)
     const room = yield* Effect.makeLatch(true)
+    const roundLength = Math.min(maxRoundLength, maxPendingBytes / 2)
     let offered = 0
     let dispatched = 0
     let flushes: Array<{ readonly at: number; readonly resume: () => void }> = []
@@ -54,12 +60,20 @@ export const make = (registry: Ref.Ref<Registry.Registry>): Effect.Effect<Dispat
         const current = yield* Ref.get(registry)
         const now = yield* Clock.currentTimeMillis
         const batches = new Map<Registry.Subscription, Batch>()
+        // Events of one namespace often come in a row: for those the tree is walked once.
+        let namespace: Namespace | undefined
+        let matching: Array<Batch> = []
         for (const entry of entries) {
-          Registry.forEachMatch(current, entry.namespace, (subscription) => {
-            let batch = batches.get(subscription)
-            if (batch === undefined) batches.set(subscription, (batch = new Batch()))
-            batch.entries.push(entry)
-          })
+          if (entry.namespace !== namespace) {
+            namespace = entry.namespace
+            matching = []
+            Registry.forEachMatch(current, namespace, (subscription) => {
+              let batch = batches.get(subscription)
+              if (batch === undefined) batches.set(subscription, (batch = new Batch()))
+              matching.push(batch)
+            })
+          }
+          for (const batch of matching) batch.entries.push(entry)
         }
         // Real time on purpose: this bounds how long the event loop is held.
         let since = performance.now()
@@ -87,10 +101,10 @@ export const make = (registry: Ref.Ref<Registry.Registry>): Effect.Effect<Dispat
       }
     }
 
-    yield* Queue.takeBetween(waiting, 1, maxRoundEvents).pipe(
+    yield* Queue.takeBetween(waiting, 1, maxRoundAppends).pipe(
       Effect.flatMap((taken) =>
         Effect.forEach(
-          splitByBytes(Chunk.toReadonlyArray(taken)),
+          split(Chunk.toReadonlyArray(taken), roundLength),
           (entries) =>
             round(entries).pipe(
               // Only a defect can get here. The round is lost to some, which is said; the next ones must go on.
@@ -110,7 +124,7 @@ export const make = (registry: Ref.Ref<Registry.Registry>): Effect.Effect<Dispat
       offer: (entries) => {
         offered += entries.length
         if (isFull()) room.unsafeClose()
-        for (const entry of entries) pubsub.unsafeOffer(entry)
+        pubsub.unsafeOffer(entries)
       },
       ready: room.await,
       flush: Effect.async((resume) => {
@@ -120,19 +134,25 @@ export const make = (registry: Ref.Ref<Registry.Registry>): Effect.Effect<Dispat
     }
   })
 
-const splitByBytes = (entries: ReadonlyArray<LogEntry>): ReadonlyArray<ReadonlyArray<LogEntry>> => {
-  const parts: Array<ReadonlyArray<LogEntry>> = []
-  let start = 0
-  let bytes = 0
-  for (let i = 0; i < entries.length; i++) {
-    const size = entries[i]!.frame.length
-    if (i > start && bytes + size > maxRoundBytes) {
-      parts.push(entries.slice(start, i))
-      start = i
-      bytes = 0
+/** Joins what was appended and cuts it into rounds. */
+const split = (
+  appended: ReadonlyArray<ReadonlyArray<LogEntry>>,
+  roundLength: number
+): ReadonlyArray<ReadonlyArray<LogEntry>> => {
+  const rounds: Array<Array<LogEntry>> = []
+  let round: Array<LogEntry> = []
+  let length = 0
+  for (const entries of appended) {
+    for (const entry of entries) {
+      if (length > 0 && length + entry.text.length > roundLength) {
+        rounds.push(round)
+        round = []
+        length = 0
+      }
+      round.push(entry)
+      length += entry.text.length
     }
-    bytes += size
   }
-  parts.push(entries.slice(start))
-  return parts
+  rounds.push(round)
+  return rounds
 }

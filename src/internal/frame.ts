@@ -3,36 +3,57 @@
  *
  * @internal
  */
-export interface Frame {
-  /** Whole event-stream blocks, each ended by a blank line. */
-  readonly bytes: Uint8Array
-  /** The same bytes as one HTTP/1.1 chunk (RFC 9112 section 7.1), in the same memory. */
-  readonly chunk: Uint8Array
+export class Frame {
+  private plain: Uint8Array | undefined
+  constructor(
+    /** The blocks as one HTTP/1.1 chunk (RFC 9112 section 7.1). */
+    readonly chunk: Uint8Array,
+    private readonly offset: number,
+    /** Bytes of the blocks. */
+    readonly size: number
+  ) {}
+
+  /** Whole event-stream blocks, each ended by a blank line; the same memory as {@link Frame.chunk}. */
+  get bytes(): Uint8Array {
+    return (this.plain ??= this.chunk.subarray(this.offset, this.offset + this.size))
+  }
 }
 
 // Node's sockets take a Buffer as it is, but wrap any other array anew for each write.
-const allocate = (size: number): Uint8Array =>
-  typeof Buffer === "undefined" ? new Uint8Array(size) : Buffer.allocUnsafeSlow(size)
+const onNode = typeof Buffer !== "undefined"
+
+const encoder = new TextEncoder()
 
 /**
- * Joins blocks in their order.
+ * Bytes of a text as UTF-8.
  *
  * @internal
  */
-export const join = (blocks: ReadonlyArray<Uint8Array>): Frame => {
-  let size = 0
-  for (const block of blocks) size += block.length
+export const byteLength = (text: string): number => (onNode ? Buffer.byteLength(text) : encoder.encode(text).length)
+
+/**
+ * A frame of blocks of text, in their order. They are joined as text and encoded in one go, which takes a fraction of the
+ * time that an array of bytes for each event does.
+ *
+ * @internal
+ */
+export const join = (blocks: ReadonlyArray<string>): Frame => {
+  const text = blocks.length === 1 ? blocks[0]! : blocks.join("")
+  const size = byteLength(text)
   const head = size.toString(16) + "\r\n"
-  const chunk = allocate(head.length + size + 2)
-  let offset = 0
-  for (; offset < head.length; offset++) chunk[offset] = head.charCodeAt(offset)
-  for (const block of blocks) {
-    chunk.set(block, offset)
-    offset += block.length
+  const total = head.length + size + 2
+  if (onNode) {
+    const chunk = Buffer.allocUnsafeSlow(total)
+    chunk.write(head, "latin1")
+    chunk.write(text, head.length)
+    chunk.write("\r\n", total - 2, "latin1")
+    return new Frame(chunk, head.length, size)
   }
-  chunk[offset] = 13
-  chunk[offset + 1] = 10
-  return { chunk, bytes: chunk.subarray(head.length, offset) }
+  const chunk = new Uint8Array(total)
+  encoder.encodeInto(head, chunk)
+  encoder.encodeInto(text, chunk.subarray(head.length))
+  encoder.encodeInto("\r\n", chunk.subarray(total - 2))
+  return new Frame(chunk, head.length, size)
 }
 
 /**
@@ -40,4 +61,4 @@ export const join = (blocks: ReadonlyArray<Uint8Array>): Frame => {
  *
  * @internal
  */
-export const of = (block: Uint8Array): Frame => join([block])
+export const of = (block: string): Frame => join([block])

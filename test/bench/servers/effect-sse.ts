@@ -1,12 +1,12 @@
 /**
- * This project's hub. `portable` as a further argument: on the portable connection. The publisher is a fiber that takes
- * what is due from a queue and publishes it with `publishAll`; on `/bench/start?namespaces=N` it publishes to random ones of
+ * This project's hub. `portable` as a further argument: on the portable connection. The publisher is a fiber that
+ * publishes what is due with `publishAll`; on `/bench/start?namespaces=N` it publishes to random ones of
  * `/bench/<a>/<b>/<c>`, N in all.
  */
 import { HttpMiddleware, HttpRouter, HttpServer, HttpServerRequest, HttpServerResponse } from "@effect/platform"
 import { NodeHttpServer, NodeRuntime } from "@effect/platform-node"
-import { SseHub, SseLayer, SseRoutes } from "effect-sse"
-import { Effect, Layer, Queue } from "effect"
+import { type SseEvent, SseHub, SseLayer, SseRoutes } from "effect-sse"
+import { Effect, Layer } from "effect"
 import { createServer } from "node:http"
 import { broadcast, collect, port, readBroadcast, ready } from "../support/broadcast.js"
 import { namespaceOf } from "../support/namespaces.js"
@@ -15,9 +15,17 @@ const connection = process.argv[3] === "portable" ? "portable" : "auto"
 
 const Bench = Effect.gen(function* () {
   const hub = yield* SseHub.SseHub
-  const due = yield* Queue.unbounded<SseEventInput>()
-  yield* Queue.takeBetween(due, 1, 256).pipe(
-    Effect.flatMap((events) => hub.publishAll(events)),
+  let due: Array<SseEvent.SseEvent> = []
+  const some = yield* Effect.makeLatch()
+  yield* some.await.pipe(
+    Effect.zipRight(
+      Effect.suspend(() => {
+        const events = due
+        due = []
+        some.unsafeClose()
+        return hub.publishAll(events)
+      })
+    ),
     Effect.forever,
     Effect.forkScoped
   )
@@ -27,18 +35,16 @@ const Bench = Effect.gen(function* () {
       Effect.map(HttpServerRequest.HttpServerRequest, (request) => {
         const namespaces = Number(new URL(request.url, "http://localhost").searchParams.get("namespaces") ?? 0)
         const target = () => (namespaces === 0 ? "/bench" : namespaceOf(Math.floor(Math.random() * namespaces)))
-        broadcast(readBroadcast(request.url), (data) => due.unsafeOffer({ namespace: target(), data }))
+        broadcast(readBroadcast(request.url), (data) => {
+          due.push({ namespace: target(), data })
+          some.unsafeOpen()
+        })
         return HttpServerResponse.text("started\n")
       })
     ),
     HttpRouter.get("/bench/gc", Effect.as(Effect.sync(collect), HttpServerResponse.text("done\n")))
   )
 })
-
-interface SseEventInput {
-  readonly namespace: string
-  readonly data: string
-}
 
 Layer.unwrapScoped(Effect.map(Bench, (router) => HttpServer.serve(router))).pipe(
   // As SseServer does.
