@@ -3,7 +3,6 @@
  *
  * @internal
  */
-import * as HttpApp from "@effect/platform/HttpApp"
 import * as HttpServerRequest from "@effect/platform/HttpServerRequest"
 import * as HttpServerResponse from "@effect/platform/HttpServerResponse"
 import * as Context from "effect/Context"
@@ -13,6 +12,7 @@ import * as Scope from "effect/Scope"
 import * as Connection from "../Connection.js"
 import * as Namespace from "../Namespace.js"
 import * as NodeConnection from "../node/NodeConnection.js"
+import type { HubClosed } from "../SseError.js"
 import { SseHub } from "../SseHub.js"
 import * as Refusal from "./Refusal.js"
 import { splitUrl } from "./url.js"
@@ -69,9 +69,7 @@ const subscribe = (
   const hub = Context.get(context, SseHub)
   const namespace = Namespace.parse(path === "" ? "/" : path, { maxBytes: hub.maxNamespaceBytes })
   if (Either.isLeft(namespace)) return Effect.succeed(Refusal.invalidNamespace(namespace.left))
-  if (request.method === "HEAD") {
-    return Effect.succeed(HttpServerResponse.empty({ status: 200, headers: { ...head, "content-type": contentType } }))
-  }
+  if (request.method === "HEAD") return Effect.succeed(headOnly)
   const connection = open(request, options.connection, hub)
   const connected = hub.connect({
     namespaces: [namespace.right],
@@ -80,37 +78,35 @@ const subscribe = (
     address: options.clientAddress(request),
     userAgent: request.headers["user-agent"]
   })
-  // The scope's own finalizer and not Effect.acquireRelease, which costs more than all the rest of a connect: it compares
-  // all fiber refs.
-  const release = Scope.addFinalizer(
-    Context.get(context, Scope.Scope),
-    Effect.sync(() => connection.close())
-  )
-  return Effect.uninterruptible(Effect.zipRight(connected, release)).pipe(
-    Effect.zipRight(
-      "stream" in connection
-        ? Effect.succeed(HttpServerResponse.stream(connection.stream, { contentType, headers: head }))
-        : Effect.as(respondWith(connection), takenOver)
-    ),
+  return (
+    "stream" in connection
+      ? portable(connected, connection, Context.get(context, Scope.Scope))
+      : Effect.as(connected, headOnly)
+  ).pipe(
     // A browser that is answered anything but 200 never comes back. This one is told when to.
-    Effect.catchAll(() =>
-      Effect.map(hub.farewell, (body) => HttpServerResponse.text(body, { contentType, headers: head }))
-    )
+    Effect.catchAll(() => {
+      connection.close()
+      return Effect.map(hub.farewell, (body) => HttpServerResponse.text(body, { contentType, headers: head }))
+    })
   )
 }
 
-const takenOver = HttpServerResponse.setBody(
-  HttpServerResponse.empty({ status: 200, headers: head }),
-  NodeConnection.body
-)
+/** For HEAD, and where the connection takes the socket when the head is written. */
+const headOnly = HttpServerResponse.empty({ status: 200, headers: { ...head, "content-type": contentType } })
 
-/** The last thing before the answer is sent: with the headers that middleware has set, the socket is taken over. */
-const respondWith = (connection: NodeConnection.NodeConnection): Effect.Effect<void> =>
-  HttpApp.appendPreResponseHandler((_, response) =>
-    Effect.sync(() => {
-      connection.respond(response)
-      return response
-    })
+const portable = (
+  connected: Effect.Effect<number, HubClosed>,
+  connection: Connection.PortableConnection,
+  scope: Scope.Scope
+): Effect.Effect<HttpServerResponse.HttpServerResponse, HubClosed> =>
+  // The scope's own finalizer and not Effect.acquireRelease, which costs more than all the rest of a connect: it compares
+  // all fiber refs.
+  Scope.addFinalizer(
+    scope,
+    Effect.sync(() => connection.close())
+  ).pipe(
+    Effect.zipRight(connected),
+    Effect.as(HttpServerResponse.stream(connection.stream, { contentType, headers: head }))
   )
 
 const open = (

@@ -1,19 +1,15 @@
 /**
  * A connection that writes straight to a Node socket.
  *
- * When the response is about to be sent, the socket is taken out of the response: the head goes out, the
- * request ends, and from then on frames go to the socket, already in HTTP/1.1 chunk framing. Neither the response's
+ * When the head of the response is written, with all that middleware has set, the socket is taken out of the response:
+ * the request ends, and from then on frames go to the socket, already in HTTP/1.1 chunk framing. Neither the response's
  * buffers nor the request's fiber live as long as the stream, and a frame is one write of memory shared by all clients.
  *
  * Nothing here is imported from Node but types, so the core can offer it without depending on Node.
  *
  * @since 0.1.0
  */
-import * as Cookies from "@effect/platform/Cookies"
-import * as HttpBody from "@effect/platform/HttpBody"
 import type { HttpServerRequest } from "@effect/platform/HttpServerRequest"
-import type { HttpServerResponse } from "@effect/platform/HttpServerResponse"
-import * as Stream from "effect/Stream"
 import type * as Http from "node:http"
 import type * as Net from "node:net"
 import { type Connection, type EndReason, type Frame, isAbrupt } from "../Connection.js"
@@ -25,23 +21,9 @@ import { type Connection, type EndReason, type Frame, isAbrupt } from "../Connec
  * @category models
  */
 export interface NodeConnection extends Connection {
-  /**
-   * Sends the head and takes the socket over; the response has then ended as far as the platform is concerned. A response
-   * with another body than {@link body} is somebody else's, and left alone.
-   */
-  respond(response: HttpServerResponse): void
-  /** Tells that the request is over. If the socket was not taken over by then, the connection closes. */
+  /** Closes it, unless it is open; the response is then an ordinary one. */
   close(): void
 }
-
-/**
- * The body of a response whose socket is to be taken over. It holds nothing: by it the response is recognised, whatever
- * headers were set on the way.
- *
- * @since 0.1.0
- * @category constants
- */
-export const body: HttpBody.Stream = HttpBody.stream(Stream.empty, "text/event-stream")
 
 /** How long a client may take, in ms, to receive what still waits at a graceful end. */
 const lingerMillis = 5_000
@@ -93,12 +75,31 @@ export const destroy = (stream: Http.ServerResponse | Net.Socket, now: boolean):
 }
 
 /**
- * Makes a connection on a response for which {@link canTakeOver} holds.
+ * Makes a connection on a response for which {@link canTakeOver} holds. It opens when the head of an event stream is
+ * written to the response: status 200, `text/event-stream`. If another head is written, somebody else has answered, and
+ * the connection closes, as it does when the response closes before.
  *
  * @since 0.1.0
  * @category constructors
  */
-export const make = (response: Http.ServerResponse): NodeConnection => new TakenOver(response)
+export const make = (response: Http.ServerResponse): NodeConnection => {
+  const connection = new TakenOver(response)
+  const { writeHead } = response
+  // The last moment before the head goes out, whoever writes it: later than any middleware and pre-response handler, and
+  // without a fiber ref, which costs a copy of all of them.
+  response.writeHead = (status: number, ...rest: ReadonlyArray<unknown>) => {
+    response.writeHead = writeHead
+    Reflect.apply(writeHead, response, [status, ...rest])
+    const headers = rest[0] as Http.OutgoingHttpHeaders | undefined
+    if (status === 200 && String(headers?.["content-type"]).startsWith(mediaType)) connection.takeOver()
+    else connection.close()
+    return response
+  }
+  response.once("close", () => connection.close())
+  return connection
+}
+
+const mediaType = "text/event-stream"
 
 // A class, and the response let go of: ten thousand of these stay, and what a closure holds would stay with them.
 class TakenOver implements NodeConnection {
@@ -111,14 +112,6 @@ class TakenOver implements NodeConnection {
   private listener: ((reason: "client-closed" | "shutdown") => void) | undefined
 
   constructor(private response: Http.ServerResponse | undefined) {}
-
-  respond({ body: sent, cookies, headers, status }: HttpServerResponse): void {
-    const response = this.response
-    if (response === undefined || response.headersSent || sent !== body) return
-    const setCookie = Cookies.toSetCookieHeaders(cookies).concat(headers["set-cookie"] ?? [])
-    response.writeHead(status, setCookie.length === 0 ? headers : { ...headers, "set-cookie": setCookie })
-    this.takeOver()
-  }
 
   write(frame: Frame): number {
     if (this.state === "open") return this.send(frame)
@@ -150,15 +143,11 @@ class TakenOver implements NodeConnection {
     if (this.socket === undefined) this.closed()
   }
 
-  private takeOver(): void {
-    const { early, response } = this
+  takeOver(): void {
+    const { early = [], response } = this
     const socket = response?.socket
-    this.response = undefined
-    if (response === undefined || early === undefined || !socket || socket.destroyed) {
-      socket?.destroy()
-      return this.closed()
-    }
-    this.early = undefined
+    if (response === undefined || !socket || socket.destroyed) return this.closed()
+    this.response = this.early = undefined
     this.socket = socket
     this.chunked = response.chunkedEncoding
     socket.cork()

@@ -4,6 +4,7 @@
  *
  * @since 0.1.0
  */
+import type * as HttpApp from "@effect/platform/HttpApp"
 import * as HttpMiddleware from "@effect/platform/HttpMiddleware"
 import * as HttpRouter from "@effect/platform/HttpRouter"
 import * as HttpServer from "@effect/platform/HttpServer"
@@ -88,7 +89,7 @@ export const layer = (
               Pipelining.refuse(request) ??
               Effect.succeed(refuse(404, "NotFound", `nothing is at ${request.url.slice(0, 200)}`))
           ),
-          Effect.updateService(HttpServerRequest.HttpServerRequest, withRelativeUrl),
+          withRelativeUrl,
           HttpServer.serveEffect()
         )
         yield* Effect.addFinalizer(() =>
@@ -118,8 +119,16 @@ export const layer = (
     })
   )
 
-const withRelativeUrl = (request: HttpServerRequest.HttpServerRequest): HttpServerRequest.HttpServerRequest =>
-  request.url.startsWith("/") ? request : request.modify({ url: toRelative(request.url) })
+const withRelativeUrl = <E, R>(app: HttpApp.Default<E, R>): HttpApp.Default<E, R> =>
+  Effect.flatMap(HttpServerRequest.HttpServerRequest, (request) =>
+    request.url.startsWith("/")
+      ? app
+      : Effect.provideService(
+          app,
+          HttpServerRequest.HttpServerRequest,
+          request.modify({ url: toRelative(request.url) })
+        )
+  )
 
 /** A span for each connect costs more than the connect. */
 const isStream = (request: HttpServerRequest.HttpServerRequest): boolean => request.url.startsWith("/subscribe")
