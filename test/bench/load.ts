@@ -30,7 +30,7 @@ export interface LoadOptions {
   /** Broadcast before, at this rate, and not counted. */
   readonly warmup?: { readonly rate: number; readonly seconds: number }
   readonly idleSeconds?: number
-  /** When set, wait for a line on standard input between connecting and broadcasting. */
+  /** When set, wait for a line on standard input between connecting and broadcasting, and tell when it is warm. */
   readonly handshake?: boolean
 }
 
@@ -342,6 +342,7 @@ const main = async () => {
       for (const client of clients) client.restart()
       latencies.clear()
       events = firstAt = 0
+      if (options.handshake === true) say("warm")
     }
     trigger(query)
     cpu = process.cpuUsage()

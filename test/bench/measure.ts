@@ -138,11 +138,13 @@ export const measure = async (
     if (options.collect === true) await collect(port)
     const collected = usage(process_.pid!)
     client.stdin!.write("go\n")
+    if (load.warmup !== undefined) await output.next()
+    const begun = usage(process_.pid!)
     const result = JSON.parse(String((await output.next()).value)) as LoadResult
     const after = usage(process_.pid!)
     return {
       ...result,
-      cpuSeconds: after.cpu - collected.cpu,
+      cpuSeconds: after.cpu - begun.cpu,
       rssBefore: before.rss,
       rssConnected: connected.rss,
       rssCollected: collected.rss,

@@ -1,9 +1,10 @@
 /**
  * `npm run bench`: this hub and its peers, the same work in one run on one machine. Only the ratios mean anything.
  *
- *     npm run bench -- [--quick] [--json] [--svg FILE] [--repeat N] [--scenarios a,b] [--servers NAME,NAME] [--warm] [--peer "COMMAND"]
+ *     npm run bench -- [--quick] [--json] [--svg FILE] [--repeat N] [--scenarios a,b] [--servers NAME,NAME] [--cold] [--peer "COMMAND"]
  *
- * `--warm`: before a ceiling is tried, a second at the same rate that does not count.
+ * Where events flow they do so for a second before, at the same rate, which does not count: in it, code is compiled.
+ * `--cold`: without that second.
  * `--peer`: a further server, started by the command with `PORT` in it; it serves `/subscribe/bench` and
  * `/bench/start?rate=&secs=&size=`.
  */
@@ -23,7 +24,7 @@ const { values } = parseArgs({
     repeat: { type: "string", default: "3" },
     scenarios: { type: "string", default: "a,b,c,d,e,f,g" },
     servers: { type: "string" },
-    warm: { type: "boolean", default: false },
+    cold: { type: "boolean", default: false },
     peer: { type: "string", multiple: true, default: [] }
   }
 })
@@ -73,12 +74,14 @@ const times = async (label: string, run: () => Promise<Row>): Promise<Row> => {
 
 const round = (value: number, places = 2): number => Number(value.toFixed(places))
 
+const warmup = (rate: number) => (values.cold ? {} : { warmup: { rate, seconds: 1 } })
+
 const lost = (result: Measured): number => result.expected - result.events + result.broken + result.closed
 
 const megabytes = (bytes: number) => round(bytes / 1e6, 1)
 
 const headline = async (server: Server, seconds = 5): Promise<Row> => {
-  const result = await measure(server, { clients: 1000, broadcast: { rate: 100, seconds, size: 64 } })
+  const result = await measure(server, { clients: 1000, ...warmup(100), broadcast: { rate: 100, seconds, size: 64 } })
   return {
     cpuSeconds: round(result.cpuSeconds),
     p50: round(result.p50),
@@ -89,10 +92,9 @@ const headline = async (server: Server, seconds = 5): Promise<Row> => {
 }
 
 const at = async (server: Server, rate: number, size: number, seconds = 3): Promise<Row> => {
-  // Warm, a second at the same rate does not count: in it, code is compiled.
   const result = await measure(server, {
     clients: 1000,
-    ...(values.warm ? { warmup: { rate, seconds: 1 } } : {}),
+    ...warmup(rate),
     broadcast: { rate, seconds, size }
   })
   const kept = lost(result) === 0 && result.p99 < 250 && result.spanSeconds < seconds * 1.1 ? 1 : 0
@@ -136,7 +138,7 @@ const idle = async (server: Server): Promise<Row> => {
 }
 
 const crowd = async (server: Server): Promise<Row> => {
-  const result = await measure(server, { clients: 10_000, broadcast: { rate: 5, seconds: 5, size: 64 } })
+  const result = await measure(server, { clients: 10_000, ...warmup(5), broadcast: { rate: 5, seconds: 5, size: 64 } })
   return { p50: round(result.p50), p99: round(result.p99), cpuSeconds: round(result.cpuSeconds), lost: lost(result) }
 }
 
@@ -173,6 +175,7 @@ const stalled = async (server: Server, count: number): Promise<Row> => {
   const result = await measure(server, {
     clients: 1000,
     stalled: count,
+    ...warmup(1000),
     // Enough that the buffers of the system cannot hold it for those who do not read.
     broadcast: { rate: 1000, seconds: 8, size: 1024 }
   })
@@ -180,7 +183,7 @@ const stalled = async (server: Server, count: number): Promise<Row> => {
 }
 
 const single = async (server: Server): Promise<Row> => {
-  const result = await measure(server, { clients: 1, broadcast: { rate: 50, seconds: 4, size: 64 } })
+  const result = await measure(server, { clients: 1, ...warmup(50), broadcast: { rate: 50, seconds: 4, size: 64 } })
   return { p50: round(result.p50, 3), p99: round(result.p99, 3), lost: lost(result) }
 }
 
