@@ -84,6 +84,8 @@ export class EventLog extends Context.Tag("effect-sse/EventLog")<
     readonly tail: (tail: Tail) => Effect.Effect<void, EventLogError, Scope.Scope>
     /** What was appended behind `position` to any of `namespaces` or below. */
     readonly since: (position: string, namespaces: ReadonlyArray<Namespace>) => Effect.Effect<Since, EventLogError>
+    /** How many entries are kept for {@link since}. Asked once a second. */
+    readonly size: Effect.Effect<number, EventLogError>
   }
 >() {}
 
@@ -137,6 +139,7 @@ export const makeMemory = (options?: MemoryOptions): Effect.Effect<EventLog["Typ
           Effect.sync(() => void tails.add(tail)),
           () => Effect.sync(() => void tails.delete(tail))
         ),
+      size: Effect.sync(() => Math.min(last, capacity)),
       since: (position, namespaces) =>
         Effect.sync((): Since => {
           const oldest = last - Math.min(last, capacity) + 1

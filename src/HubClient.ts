@@ -23,6 +23,8 @@ export interface ConnectRequest {
   readonly address?: string | undefined
   /** The client's `User-Agent`. */
   readonly userAgent?: string | undefined
+  /** What the app knows of it, such as who is signed in. Kept and shown as it is; the admin API shows it as JSON. */
+  readonly metadata?: unknown
 }
 
 /**
@@ -38,6 +40,8 @@ export interface ClientStatus {
   readonly requestPath: string
   readonly address: string
   readonly userAgent: string
+  /** What the app said of it; `undefined` if nothing. */
+  readonly metadata: unknown
   /** When it connected, in ms since 1970. */
   readonly connectedAt: number
   /** Events sent to it. */
@@ -60,6 +64,21 @@ export type ClientChange =
       readonly _tag: "Disconnected"
       readonly client: ClientStatus
       readonly reason: EndReason
-      /** How long it was connected, in ms. */
-      readonly durationMillis: number
+      /** When it ended, in ms since 1970. */
+      readonly endedAt: number
     }
+
+/**
+ * Who is there: first a `Joined` for each client that is, then those who come and go.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export type Presence =
+  | {
+      readonly _tag: "Joined"
+      readonly client: ClientStatus
+      /** Whether it was there when the stream began. */
+      readonly wasThere: boolean
+    }
+  | { readonly _tag: "Left"; readonly client: ClientStatus; readonly reason: EndReason }

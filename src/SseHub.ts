@@ -18,44 +18,22 @@ import * as Ref from "effect/Ref"
 import type * as Scope from "effect/Scope"
 import * as Sink from "effect/Sink"
 import * as Stream from "effect/Stream"
-import type { EndReason } from "./Connection.js"
 import * as EventLog from "./EventLog.js"
-import type { ClientChange, ClientStatus, ConnectRequest } from "./HubClient.js"
+import type { ClientChange, ClientStatus, ConnectRequest, Presence } from "./HubClient.js"
+import type { Activity, HubStatus, NamespaceStatus } from "./HubStatus.js"
+import * as Activities from "./internal/activity.js"
 import * as Clients from "./internal/clients.js"
 import * as Dispatcher from "./internal/dispatcher.js"
 import { turn } from "./internal/eventLoop.js"
 import { byteLength } from "./internal/frame.js"
+import { NamespaceUse } from "./internal/namespaces.js"
 import * as Registry from "./internal/registry.js"
 import * as Keepalive from "./Keepalive.js"
 import * as Namespace from "./Namespace.js"
 import { type HubOptions, type HubSettings, hubSettings } from "./SseConfig.js"
 import { HubClosed, InvalidEvent, type InvalidNamespace, type PublishError, SubscriberTooSlow } from "./SseError.js"
 import * as SseEvent from "./SseEvent.js"
-
-/**
- * The hub at one moment.
- *
- * @since 0.1.0
- * @category models
- */
-export interface HubStatus {
-  /** When the hub was made, in ms since 1970. */
-  readonly startedAt: number
-  /** Whether it still takes clients and events. */
-  readonly open: boolean
-  /** Connected clients. */
-  readonly clients: number
-  /** Distinct sets of namespaces that are listened to. */
-  readonly subscriptions: number
-  /** Events taken by this hub's `publish`. */
-  readonly published: number
-  /** Events handed to clients, counted once for each client. */
-  readonly deliveries: number
-  /** Bytes handed to clients. */
-  readonly bytes: number
-  /** Ended connections by reason. */
-  readonly ended: Readonly<Record<EndReason, number>>
-}
+import * as SseMetrics from "./SseMetrics.js"
 
 /**
  * The hub as a service.
@@ -89,10 +67,23 @@ export class SseHub extends Context.Tag("effect-sse/SseHub")<
     readonly clients: Effect.Effect<ReadonlyArray<ClientStatus>>
     /** Counts over the life of the hub. */
     readonly status: Effect.Effect<HubStatus>
+    /** The last ten minutes, and the last clients that ended. */
+    readonly activity: Effect.Effect<Activity>
+    /**
+     * The namespaces that clients listen to, and those that were published to lately: of these at least the last 4,096 are
+     * remembered.
+     */
+    readonly namespaces: Effect.Effect<ReadonlyArray<NamespaceStatus>>
     /** Ends a client's connection; `false` if there is no such client. */
     readonly disconnect: (id: number) => Effect.Effect<boolean>
     /** Clients that come and go, from the moment the effect succeeds. The stream ends when the hub is closed. */
     readonly changes: Effect.Effect<Stream.Stream<ClientChange>, never, Scope.Scope>
+    /**
+     * Who is there: clients that listen to `namespace` or below it (those of `/` are everywhere and count for `/` only).
+     * First comes a `Joined` for each that is there, then those who come and go, with nobody missed or told twice. A stream
+     * that lets more than `maxPendingEvents` wait fails with {@link SubscriberTooSlow}; it ends when the hub is closed.
+     */
+    readonly presence: (namespace: string) => Stream.Stream<Presence, InvalidNamespace | SubscriberTooSlow>
     /** What tells one client when to come back: a `retry:` of its own, or nothing if `shutdownRetry` is `false`. */
     readonly farewell: Effect.Effect<string>
     /** Keepalives for one response, for connections that merge them. */
@@ -104,6 +95,8 @@ export class SseHub extends Context.Tag("effect-sse/SseHub")<
      * connections and streams. Runs by itself when the layer is released; a further call waits for the first.
      */
     readonly shutdown: Effect.Effect<void>
+    /** Waits until the hub is closed, without closing it. */
+    readonly awaitShutdown: Effect.Effect<void>
   }
 >() {}
 
@@ -123,7 +116,8 @@ export const make = (options?: HubOptions): Effect.Effect<SseHub["Type"], never,
     const log = yield* EventLog.EventLog
     const startedAt = yield* Clock.currentTimeMillis
     const registry = yield* Ref.make(Registry.empty)
-    const dispatcher = yield* Dispatcher.make(registry, settings.maxPendingBytes)
+    const use = new NamespaceUse()
+    const dispatcher = yield* Dispatcher.make(registry, use, settings.maxPendingBytes)
     const closed = yield* Effect.makeLatch(false)
     const streams = new Set<Mailbox.Mailbox<SseEvent.SseEvent, SubscriberTooSlow>>()
     let open = true
@@ -142,6 +136,7 @@ export const make = (options?: HubOptions): Effect.Effect<SseHub["Type"], never,
         if (!open) return Effect.fail(new HubClosed())
         return Effect.map(log.append(entries), (positions) => {
           published += positions.length
+          SseMetrics.publishes.unsafeUpdate(positions.length, [])
           return positions
         })
       })
@@ -211,6 +206,20 @@ export const make = (options?: HubOptions): Effect.Effect<SseHub["Type"], never,
     }).pipe(Effect.uninterruptible)
     yield* Effect.addFinalizer(() => shutdown)
 
+    const countClients = (current: Registry.Registry) => HashMap.size(current.subscribers) - streams.size
+    const look = Effect.gen(function* () {
+      const current = yield* Ref.get(registry)
+      const historyEvents = yield* Effect.orElseSucceed(log.size, () => 0)
+      return {
+        clients: countClients(current),
+        published,
+        historyEvents,
+        ...clients.totals,
+        ...clients.pressure(current)
+      }
+    })
+    const samples = yield* Activities.make(look)
+
     return SseHub.of({
       publish: (event) => Effect.map(publishAll([event]), (positions) => positions[0]!),
       publishAll,
@@ -223,20 +232,36 @@ export const make = (options?: HubOptions): Effect.Effect<SseHub["Type"], never,
       status: Effect.map(Ref.get(registry), (current) => ({
         startedAt,
         open,
-        clients: HashMap.size(current.subscribers) - streams.size,
+        clients: countClients(current),
         subscriptions: HashMap.size(current.subscriptions),
         published,
         ...clients.totals,
         ended: { ...clients.ended }
       })),
+      activity: Effect.map(samples, (samples) => ({ samples, recentEnds: clients.recentEnds() })),
+      namespaces: Effect.map(Ref.get(registry), (current) => namespaceStatus(clients.byNamespace(current), use)),
       disconnect: clients.disconnect,
       changes: clients.changes,
+      presence: (path) =>
+        Stream.unwrap(Effect.map(Namespace.parse(path, { maxBytes: settings.maxNamespaceBytes }), clients.presence)),
       keepalive: Keepalive.stream(settings.keepalive),
       farewell: clients.farewell,
       maxNamespaceBytes: settings.maxNamespaceBytes,
-      shutdown
+      shutdown,
+      awaitShutdown: closed.await
     })
   })
+
+const namespaceStatus = (
+  subscribers: ReadonlyMap<Namespace.Namespace, number>,
+  use: NamespaceUse
+): ReadonlyArray<NamespaceStatus> => {
+  const status = (namespace: Namespace.Namespace): NamespaceStatus => {
+    const { events = 0, lastEventAt } = use.all.get(namespace) ?? {}
+    return { namespace, subscribers: subscribers.get(namespace) ?? 0, events, lastEventAt }
+  }
+  return Array.from(new Set([...subscribers.keys(), ...use.all.keys()]), status)
+}
 
 /** Validates and encodes what is published. No `Either`s: this runs for every event. */
 const makeEncoder = ({ maxEventBytes, maxNamespaceBytes }: HubSettings) => {

@@ -9,13 +9,16 @@ import * as NodeRuntime from "@effect/platform-node/NodeRuntime"
 import * as Cause from "effect/Cause"
 import * as ConfigError from "effect/ConfigError"
 import * as ConfigProvider from "effect/ConfigProvider"
+import * as Config from "effect/Config"
 import * as Console from "effect/Console"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
+import * as Logger from "effect/Logger"
 import * as Option from "effect/Option"
 import * as Redacted from "effect/Redacted"
 import { randomBytes } from "node:crypto"
 import { parseArgs } from "node:util"
+import type { Access } from "./http/Access.js"
 import { demo } from "./node/demo.js"
 import * as SseServer from "./node/SseServer.js"
 import * as SseConfig from "./SseConfig.js"
@@ -34,6 +37,9 @@ Environment:
   SSE_KEEPALIVE               time between keepalives, or off          (15 seconds)
   SSE_MAX_PENDING_BYTES       bytes that may wait for one client       (1048576)
   SSE_STALL_TIMEOUT           how long anything may wait for one       (30 seconds)
+  SSE_ADMIN                   who sees the admin page: loopback, open or off  (loopback)
+  SSE_METRICS                 who sees /metrics: loopback, open or off        (loopback)
+  SSE_LOG                     json, pretty, none, or a line of text for each  (text)
   SSE_TRUSTED_PROXIES         number of proxies, or addresses and CIDR ranges
   SSE_CLIENT_ADDRESS_HEADER   x-forwarded-for, forwarded or x-real-ip  (x-forwarded-for)
 `
@@ -59,7 +65,7 @@ const readArguments = Effect.try({
   catch: (error) => new Usage(error instanceof Error ? error.message : String(error))
 })
 
-const banner = (token: string, demo: boolean) =>
+const banner = (token: string, demo: boolean, admin: Access) =>
   HttpServer.addressFormattedWith((address) =>
     Console.log(
       [
@@ -67,21 +73,49 @@ const banner = (token: string, demo: boolean) =>
         "",
         `  subscribe   curl -N ${address}/subscribe/${demo ? "pets" : ""}`,
         `  publish     curl -H 'Authorization: Bearer ${token}' --data-binary 'Corgi' '${address}/publish/pets/dogs?event=new-dog'`,
-        `  admin page  ${address}/admin/ (not built yet)`,
+        ...(admin === "off" ? [] : [`  admin page  ${address}/admin/`]),
         ""
       ].join("\n")
     )
   )
 
+/** In a machine's format, what the banner tells is one line as well. */
+const started = (token: string) =>
+  HttpServer.addressFormattedWith((address) =>
+    Effect.logInfo("listening").pipe(Effect.annotateLogs({ address, publishToken: token }))
+  )
+
+const loggers = {
+  text: Layer.empty,
+  json: Logger.json,
+  pretty: Logger.pretty,
+  none: Logger.remove(Logger.defaultLogger)
+}
+
+const readLog = Config.literal(
+  "text",
+  "json",
+  "pretty",
+  "none"
+)("SSE_LOG").pipe(Config.withDefault("text" as const), Config.withDescription("how log lines are written"))
+
 const serve = (withDemo: boolean) =>
   Effect.gen(function* () {
+    const log = yield* readLog
     const { publishToken, ...config } = yield* SseServer.fromEnv
     const token = Option.getOrElse(publishToken, () => Redacted.make(randomBytes(18).toString("base64url")))
     const server = SseServer.layer({ ...config, publishToken: token })
     // A token the operator chose is known to them and stays out of the output.
     const shown = Option.isSome(publishToken) ? "$SSE_PUBLISH_TOKEN" : Redacted.value(token)
-    const main = Effect.zipRight(banner(shown, withDemo), withDemo ? demo : Effect.never)
-    yield* main.pipe(Effect.provide(Layer.provideMerge(server, SseHub.layerConfig(SseConfig.hubFromEnv))))
+    const main = Effect.zipRight(
+      log === "json" ? started(shown) : banner(shown, withDemo, config.admin),
+      withDemo ? demo : Effect.never
+    )
+    yield* main.pipe(
+      Effect.provide(
+        Layer.provideMerge(server, SseHub.layerConfig(SseConfig.hubFromEnv)).pipe(Layer.provideMerge(loggers[log]))
+      )
+    )
   })
 
 const main = Effect.gen(function* () {
@@ -113,5 +147,6 @@ NodeRuntime.runMain(
     const known = Option.flatMapNullable(failure, describe)
     return Option.isSome(known) ? Console.error(`effect-sse: ${known.value}`) : Effect.logError(cause)
   }),
-  { disableErrorReporting: true }
+  // The format is SSE_LOG's to choose, not the terminal's.
+  { disableErrorReporting: true, disablePrettyLogger: true }
 )

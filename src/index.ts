@@ -13,6 +13,10 @@ export * as HubClient from "./HubClient.js"
 /**
  * @since 0.1.0
  */
+export * as HubStatus from "./HubStatus.js"
+/**
+ * @since 0.1.0
+ */
 export * as Keepalive from "./Keepalive.js"
 /**
  * @since 0.1.0
@@ -37,7 +41,15 @@ export * as SseHub from "./SseHub.js"
 /**
  * @since 0.1.0
  */
+export * as SseMetrics from "./SseMetrics.js"
+/**
+ * @since 0.1.0
+ */
 export * as SseRoutes from "./SseRoutes.js"
+/**
+ * @since 0.1.0
+ */
+export * as SseTracing from "./SseTracing.js"
 /**
  * @since 0.1.0
  */

@@ -354,6 +354,65 @@ describe("SseHub", () => {
       }).pipe(Effect.provide(SseLayer))
     )
 
+    it.scoped("presence: who is there, then who comes and goes, with nobody missed or told twice", () =>
+      Effect.gen(function* () {
+        const hub = yield* SseHub.SseHub
+        yield* connect("/")
+        yield* connect("/rooms")
+        const one = yield* connect("/rooms/1")
+        const deep = yield* connect("/rooms/1/desk")
+        yield* connect("/rooms/12")
+        const fiber = yield* Effect.fork(Stream.runCollect(hub.presence("/rooms/1")))
+        // Clients come and go around the moment in which the stream begins.
+        for (let i = 0; i < 50; i++) {
+          const client = yield* connect("/rooms/1")
+          if (i % 2 === 0) client.close()
+          yield* Effect.yieldNow()
+        }
+        yield* eventually(Effect.map(hub.clients, (clients) => clients.length === 30))
+        one.close()
+        deep.close()
+        yield* eventually(Effect.map(hub.clients, (clients) => clients.length === 28))
+        yield* hub.shutdown
+        const seen = Chunk.toReadonlyArray(yield* Fiber.join(fiber))
+        const there = new Set<number>()
+        for (const presence of seen) {
+          if (presence._tag === "Joined") {
+            assert.isFalse(there.has(presence.client.id))
+            there.add(presence.client.id)
+          } else {
+            assert.isTrue(there.delete(presence.client.id))
+          }
+        }
+        assert.strictEqual(there.size, 0)
+        assert.deepInclude(seen[0], { _tag: "Joined", wasThere: true })
+        const reasons = seen.flatMap((presence) => (presence._tag === "Left" ? [presence.reason] : []))
+        assert.isAtLeast(reasons.filter((reason) => reason === "client-closed").length, 2)
+        assert.strictEqual(reasons.filter((reason) => reason === "shutdown").length, 25)
+      }).pipe(Effect.provide(SseLayer))
+    )
+
+    it.scoped("presence: refuses what is no namespace, and fails for a consumer that is too slow", () =>
+      Effect.gen(function* () {
+        const hub = yield* SseHub.SseHub
+        assert.strictEqual((yield* Effect.flip(Stream.runDrain(hub.presence("x"))))._tag, "InvalidNamespace")
+        const reached = yield* Deferred.make<void>()
+        const go = yield* Deferred.make<void>()
+        yield* connect("/a")
+        const fiber = yield* hub.presence("/a").pipe(
+          Stream.rechunk(1),
+          Stream.tap(() => Effect.zipRight(Deferred.succeed(reached, undefined), Deferred.await(go))),
+          Stream.runDrain,
+          Effect.flip,
+          Effect.fork
+        )
+        yield* Deferred.await(reached)
+        for (let i = 0; i < 10; i++) yield* connect("/a")
+        yield* Deferred.succeed(go, undefined)
+        assert.deepInclude(yield* Fiber.join(fiber), { _tag: "SubscriberTooSlow", limit: 4 })
+      }).pipe(Effect.provide(SseHub.layer({ maxPendingEvents: 4 })))
+    )
+
     it.scoped("tell of their coming and going", () =>
       Effect.gen(function* () {
         const hub = yield* SseHub.SseHub
@@ -374,7 +433,7 @@ describe("SseHub", () => {
             ["Disconnected", "/b", "shutdown"]
           ]
         )
-        assert.deepInclude(changes[1], { durationMillis: 1500 })
+        assert.strictEqual(changes[1]!.client.connectedAt + 1500, (changes[1] as { endedAt?: number }).endedAt)
       }).pipe(Effect.provide(SseLayer))
     )
   })
@@ -550,6 +609,19 @@ describe("SseHub", () => {
     }).pipe(Effect.provide(SseLayer))
   )
 
+  it.scoped("does nothing while nobody is connected: a TestClock that is moved by a year wakes no fiber", () =>
+    Effect.gen(function* () {
+      const hub = yield* SseHub.SseHub
+      assert.deepStrictEqual(yield* TestClock.sleeps(), Chunk.empty())
+      const client = yield* connect("/a")
+      yield* eventually(Effect.map(TestClock.sleeps(), (sleeps) => sleeps.length === 1))
+      client.close()
+      yield* eventually(Effect.map(hub.clients, (clients) => clients.length === 0))
+      yield* TestClock.adjust("365 days")
+      assert.deepStrictEqual(yield* TestClock.sleeps(), Chunk.empty())
+    }).pipe(Effect.provide(SseLayer))
+  )
+
   it.scoped("runs on any log, and fails typed when the log does", () =>
     Effect.gen(function* () {
       const hub = yield* SseHub.SseHub
@@ -562,7 +634,8 @@ describe("SseHub", () => {
             Layer.succeed(EventLog.EventLog, {
               append: () => Effect.fail(new SseError.EventLogError({ operation: "append", reason: "down" })),
               tail: () => Effect.void,
-              since: () => Effect.succeed({ _tag: "Gap", reason: "unknown", oldest: undefined })
+              since: () => Effect.succeed({ _tag: "Gap", reason: "unknown", oldest: undefined }),
+              size: Effect.succeed(0)
             })
           )
         )

@@ -1,7 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
 import { command, node } from "./support/command.js"
-import { connect } from "./support/rawClient.js"
+import { connect, request } from "./support/rawClient.js"
 
 const run = (args: ReadonlyArray<string>, env?: Record<string, string>) => node(["dist/bin.js", ...args], env)
 
@@ -67,6 +67,57 @@ describe("effect-sse serve", () => {
       assert.isBelow(performance.now() - start, 2000)
       const refused = yield* Effect.flip(connect(Number(port), "/"))
       assert.include(refused.message, "ECONNREFUSED")
+    })
+  )
+
+  it.scopedLive("SSE_LOG=json writes a JSON object a line: the start, a connect and a disconnect", () =>
+    Effect.gen(function* () {
+      const server = yield* run(["serve", "--port", "0"], { SSE_LOG: "json" })
+      const [, port] = yield* server.until(/"address":"http:\/\/127\.0\.0\.1:(\d+)"/)
+      const client = yield* connect(Number(port), "/subscribe/pets")
+      yield* client.until((body) => body !== "")
+      yield* server.until(/"connected"/)
+      client.socket.destroy()
+      yield* server.until(/"disconnected".*\n/)
+      interface Line {
+        readonly message: string
+        readonly annotations: Record<string, unknown>
+      }
+      const lines = server
+        .output()
+        .trim()
+        .split("\n")
+        .map((line) => JSON.parse(line) as Line)
+      const [, connected, disconnected] = lines
+        .filter(({ message }) => !message.startsWith("Listening"))
+        .map(({ annotations, message }): Record<string, unknown> => ({ message, ...annotations }))
+      assert.deepInclude(connected!, { message: "connected", client: 1, namespace: "/pets", address: "127.0.0.1" })
+      assert.deepInclude(disconnected!, { message: "disconnected", client: 1, events: 0, reason: "client-closed" })
+      assert.isString(disconnected!["duration"])
+    })
+  )
+
+  it.scopedLive("SSE_LOG=none logs nothing, and a bad one is refused", () =>
+    Effect.gen(function* () {
+      const server = yield* serve([], { SSE_LOG: "none" })
+      const client = yield* connect(server.port, "/subscribe/pets")
+      yield* client.until((body) => body !== "")
+      server.process.kill("SIGTERM")
+      assert.strictEqual(yield* server.exit, 0)
+      assert.notInclude(server.output(), "connected")
+      const refused = yield* run(["serve", "--port", "0"], { SSE_LOG: "loud" })
+      assert.strictEqual(yield* refused.exit, 1)
+      assert.include(refused.output(), "SSE_LOG")
+    })
+  )
+
+  it.scopedLive("SSE_ADMIN=off and SSE_METRICS=open do what they say", () =>
+    Effect.gen(function* () {
+      const server = yield* serve([], { SSE_ADMIN: "off", SSE_METRICS: "open" })
+      const admin = yield* request(server.port, "/admin/status.json")
+      assert.deepStrictEqual([admin.status, admin.body], [403, "403 admin endpoint disabled\n"])
+      const metrics = yield* request(server.port, "/metrics", { headers: { Host: "sse.example" } })
+      assert.include(metrics.body, "# TYPE sse_connections gauge\n")
     })
   )
 

@@ -1,11 +1,14 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
+import { createServer, type Server } from "node:http"
+import type { AddressInfo } from "node:net"
 import { node } from "./support/command.js"
 import { connect } from "./support/rawClient.js"
+import { eventually } from "./support/server.js"
 
 /** Runs an example as a user would, on a free port. */
-const example = (name: string) =>
-  Effect.map(node(["--import", "tsx", `examples/${name}.ts`], { PORT: "0" }), (command) => ({
+const example = (name: string, env: Record<string, string> = {}) =>
+  Effect.map(node(["--import", "tsx", `examples/${name}.ts`], { PORT: "0", ...env }), (command) => ({
     ...command,
     port: Effect.map(command.until(/http:\/\/127\.0\.0\.1:(\d+)/), ([, port]) => Number(port))
   }))
@@ -45,6 +48,38 @@ describe("examples", () => {
       assert.strictEqual(yield* text(port, "/"), "an app\n")
       assert.strictEqual(yield* text(port, "/orders/42", { method: "POST" }), `{"id":42}`)
       yield* client.until((body) => body.includes(`event:placed\ndata:{"id":42}\n\n`))
+    })
+  )
+
+  it.scopedLive("telemetry sends the metrics, and a short span for each publish and connect, to a collector", () =>
+    Effect.gen(function* () {
+      const received: Array<string> = []
+      const collector = yield* Effect.acquireRelease(
+        Effect.async<Server>((resume) => {
+          const server = createServer((request, response) => {
+            let body = ""
+            request.setEncoding("utf8")
+            request.on("data", (data: string) => (body += data))
+            request.on("end", () => {
+              received.push(`${request.url} ${body}`)
+              response.end("{}")
+            })
+          }).listen(0, "127.0.0.1", () => resume(Effect.succeed(server)))
+        }),
+        (server) => Effect.sync(() => server.close())
+      )
+      const { port: collecting } = collector.address() as AddressInfo
+      const port = yield* (yield* example("telemetry", { OTLP_URL: `http://127.0.0.1:${collecting}` })).port
+      const client = yield* connect(port, "/subscribe/time")
+      yield* client.until((body) => body.includes("data:tick"))
+      const sent = (path: string, ...texts: ReadonlyArray<string>) =>
+        eventually(
+          Effect.sync(() =>
+            texts.every((text) => received.some((body) => body.startsWith(path) && body.includes(`"${text}"`)))
+          )
+        )
+      yield* sent("/v1/metrics", "sse_connections", "sse_publishes_total", "sse_publish_to_write_seconds")
+      yield* sent("/v1/traces", "sse.publish", "sse.connect", "/time/ticks")
     })
   )
 

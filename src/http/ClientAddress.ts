@@ -100,8 +100,12 @@ const splitOutsideQuotes = (text: string, separator: "," | ";"): ReadonlyArray<s
 // What nearly every address is, and every connect looks at one.
 const plainIPv4 = /^(?:(?:25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)(?:\.(?!$)|$)){4}$/
 
-/** An address without port, brackets and zone; IPv4 in IPv6 as IPv4; `undefined` for anything else. */
-const normalize = (text: string): string | undefined => {
+/**
+ * An address without port, brackets and zone; IPv4 in IPv6 as IPv4; `undefined` for anything else.
+ *
+ * @internal
+ */
+export const normalize = (text: string): string | undefined => {
   if (plainIPv4.test(text)) return text
   const bracketed = /^\[([^\]]*)\](?::\d{1,5})?$/.exec(text)
   const withPort = /^(\d{1,3}(?:\.\d{1,3}){3}):\d{1,5}$/.exec(text)

@@ -19,6 +19,7 @@ import { splitUrl } from "./url.js"
 
 export interface SubscribeOptions {
   readonly clientAddress: (request: HttpServerRequest.HttpServerRequest) => string
+  readonly clientMetadata: ((request: HttpServerRequest.HttpServerRequest) => Effect.Effect<unknown>) | undefined
   readonly connection: "auto" | "portable"
 }
 
@@ -41,7 +42,11 @@ const contentType = "text/event-stream"
 export const handle = (path: string, options: SubscribeOptions): Handler =>
   Effect.contextWithEffect((context: Context.Context<Needs>) => {
     const request = Context.get(context, HttpServerRequest.HttpServerRequest)
-    if (request.method === "GET" || request.method === "HEAD") return subscribe(path, options, context)
+    if (request.method === "GET" || request.method === "HEAD") {
+      return options.clientMetadata === undefined || request.method === "HEAD"
+        ? subscribe(path, options, context, undefined)
+        : Effect.flatMap(options.clientMetadata(request), (metadata) => subscribe(path, options, context, metadata))
+    }
     if (request.method === "OPTIONS") return Effect.succeed(preflight)
     return Effect.succeed(Refusal.methodNotAllowed(allow))
   })
@@ -63,7 +68,8 @@ const preflight = HttpServerResponse.empty({
 const subscribe = (
   path: string,
   options: SubscribeOptions,
-  context: Context.Context<Needs>
+  context: Context.Context<Needs>,
+  metadata: unknown
 ): Effect.Effect<HttpServerResponse.HttpServerResponse> => {
   const request = Context.get(context, HttpServerRequest.HttpServerRequest)
   const hub = Context.get(context, SseHub)
@@ -76,7 +82,8 @@ const subscribe = (
     connection,
     requestPath: splitUrl(request.originalUrl)[0],
     address: options.clientAddress(request),
-    userAgent: request.headers["user-agent"]
+    userAgent: request.headers["user-agent"],
+    metadata
   })
   return (
     "stream" in connection

@@ -9,6 +9,7 @@ import type { Namespace } from "../Namespace.js"
 import { retry as retryBlock } from "../SseEvent.js"
 import type { Batch } from "./batch.js"
 import { of as frameOf } from "./frame.js"
+import type { Group } from "./keepalives.js"
 import type { Subscriber } from "./registry.js"
 
 /** What does not change while it is connected. */
@@ -29,8 +30,8 @@ export class Client implements Subscriber {
   events = 0
   bytes = 0
   ended: EndReason | undefined
-  /** Its place on the wheel of keepalives. */
-  slot = 0
+  /** With whom it gets its next keepalive. */
+  group: Group | undefined
   // Bytes given to the connection, as it counts them.
   private accepted = 0
   // While something waits: how much had been given when it was first seen to wait, and when that was.
@@ -42,7 +43,8 @@ export class Client implements Subscriber {
     readonly connection: Connection,
     private readonly limits: ClientLimits,
     private readonly totals: Totals,
-    private readonly onEnd: (client: Client) => void
+    private readonly onEnd: (client: Client) => void,
+    private readonly onWait: () => void
   ) {}
 
   get id(): number {
@@ -85,16 +87,20 @@ export class Client implements Subscriber {
     } catch {
       return this.end("failed")
     }
-    if (this.markedAt === undefined && this.pendingBytes > 0) this.setMark(now)
+    if (this.markedAt === undefined && this.pendingBytes > 0) {
+      this.setMark(now)
+      this.onWait()
+    }
   }
 
-  /** Ends the connection if what waited at the last mark still waits `stallMillis` later. */
-  checkStall(now: number): void {
-    if (this.markedAt === undefined) return
+  /** Ends the connection if what waited at the last mark still waits `stallMillis` later. Whether anything waits. */
+  checkStall(now: number): boolean {
+    if (this.markedAt === undefined) return false
     const pending = this.pendingBytes
     if (pending === 0) this.markedAt = undefined
     else if (this.accepted - pending >= this.mark) this.setMark(now)
     else if (now - this.markedAt >= this.limits.stallMillis) this.end("stalled")
+    return this.markedAt !== undefined && this.ended === undefined
   }
 
   end(reason: EndReason): void {

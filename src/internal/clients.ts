@@ -4,19 +4,22 @@
  * @internal
  */
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
 import * as HashMap from "effect/HashMap"
-import * as PubSub from "effect/PubSub"
+import * as Mailbox from "effect/Mailbox"
 import * as Queue from "effect/Queue"
 import * as Random from "effect/Random"
 import * as Ref from "effect/Ref"
-import * as Schedule from "effect/Schedule"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import type { EndReason } from "../Connection.js"
-import type { ClientChange, ClientStatus, ConnectRequest } from "../HubClient.js"
+import type { ClientChange, ClientStatus, ConnectRequest, Presence } from "../HubClient.js"
+import type { Namespace } from "../Namespace.js"
+import * as Ns from "../Namespace.js"
 import type { HubSettings } from "../SseConfig.js"
-import { HubClosed } from "../SseError.js"
+import { HubClosed, SubscriberTooSlow } from "../SseError.js"
 import * as SseEvent from "../SseEvent.js"
+import * as SseMetrics from "../SseMetrics.js"
 import { Client, type Totals } from "./client.js"
 import { of as frameOf } from "./frame.js"
 import * as Keepalives from "./keepalives.js"
@@ -29,12 +32,30 @@ export interface Clients {
   readonly list: Effect.Effect<ReadonlyArray<Client>>
   readonly disconnect: (id: number) => Effect.Effect<boolean>
   readonly changes: Effect.Effect<Stream.Stream<ClientChange>, never, Scope.Scope>
+  readonly presence: (namespace: Namespace) => Stream.Stream<Presence, SubscriberTooSlow>
+  /** The last ones that ended, oldest first. */
+  readonly recentEnds: () => ReadonlyArray<Disconnected>
   readonly farewell: Effect.Effect<string>
   /** Ends all, and waits until they are forgotten. None may come any more. */
   readonly endAll: Effect.Effect<void>
   readonly totals: Totals
   readonly ended: Record<EndReason, number>
+  /** How many clients named each namespace. */
+  readonly byNamespace: (registry: Registry.Registry) => ReadonlyMap<Namespace, number>
+  /** What waits, over all. */
+  readonly pressure: (registry: Registry.Registry) => { readonly pendingBytes: number; readonly slowClients: number }
 }
+
+type Disconnected = Extract<ClientChange, { readonly _tag: "Disconnected" }>
+
+/** One who is told, synchronously, of clients that come and go, and of the end. */
+interface Watcher {
+  readonly onChange: (change: ClientChange) => void
+  readonly onClose: () => void
+}
+
+/** Ended clients that are remembered: at least this many. */
+const keptEnds = 50
 
 /** Whether the hub takes clients. Read in the same step that registers one, so that none slips in behind a shutdown. */
 export type IsOpen = () => boolean
@@ -48,7 +69,8 @@ export const make = (
   Effect.gen(function* () {
     const clock = yield* Effect.clock
     const keepalives = yield* Keepalives.make(settings.keepalive)
-    const changes = yield* PubSub.unbounded<ClientChange | undefined>()
+    const watchers = new Set<Watcher>()
+    let recentEnds: Array<Disconnected> = []
     const left = yield* Queue.unbounded<Client>()
     const empty = yield* Effect.makeLatch(false)
     const totals: Totals = { deliveries: 0, bytes: 0 }
@@ -60,19 +82,8 @@ export const make = (
       shutdown: 0,
       failed: 0
     }
-    let watchers = 0
 
-    const announce = (change: () => ClientChange) => {
-      if (watchers > 0) changes.unsafeOffer(change())
-    }
-
-    const list = Effect.map(Ref.get(registry), (current) => {
-      const all: Array<Client> = []
-      for (const subscriber of HashMap.values(current.subscribers)) {
-        if (subscriber instanceof Client) all.push(subscriber)
-      }
-      return all.sort((a, b) => a.id - b.id)
-    })
+    const list = Effect.map(Ref.get(registry), oldestFirst)
 
     // Ends come from sockets and from within rounds, where no effect can run; one fiber takes them from a queue. A crowd
     // that leaves together costs one update of the registry.
@@ -80,26 +91,37 @@ export const make = (
       Effect.gen(function* () {
         const now = clock.unsafeCurrentTimeMillis()
         const clients = Array.from(gone)
-        yield* Ref.update(registry, (current) => clients.reduce(Registry.remove, current))
-        for (const client of clients) {
-          const reason = client.ended ?? "client-closed"
-          ended[reason]++
-          yield* keepalives.remove(client)
-          announce(() => ({
-            _tag: "Disconnected",
-            client: clientStatus(client),
-            reason,
-            durationMillis: now - client.info.connectedAt
-          }))
-        }
+        yield* Ref.update(registry, (current) => {
+          for (const client of clients) {
+            const reason = client.ended ?? "client-closed"
+            ended[reason]++
+            SseMetrics.disconnects.unsafeUpdate(1, SseMetrics.reasonTags[reason])
+            const change: Disconnected = { _tag: "Disconnected", client: clientStatus(client), reason, endedAt: now }
+            recentEnds.push(change)
+            for (const watcher of watchers) watcher.onChange(change)
+          }
+          return clients.reduce(Registry.remove, current)
+        })
+        for (const client of clients) yield* keepalives.remove(client)
+        if (recentEnds.length > 2 * keptEnds) recentEnds = recentEnds.slice(-keptEnds)
         if (!isOpen() && (yield* list).length === 0) yield* empty.open
       })
     yield* Queue.takeBetween(left, 1, 4096).pipe(Effect.flatMap(forget), Effect.forever, Effect.forkScoped)
 
-    yield* Effect.map(list, (clients) => {
-      const now = clock.unsafeCurrentTimeMillis()
-      for (const client of clients) client.checkStall(now)
-    }).pipe(Effect.schedule(Schedule.spaced(settings.stallMillis / 10)), Effect.forkScoped)
+    // Looks only while something waits for somebody: an idle hub does nothing.
+    const waiting = yield* Effect.makeLatch(false)
+    const onWait = () => void waiting.unsafeOpen()
+    yield* waiting.await.pipe(
+      Effect.zipRight(Effect.sleep(settings.stallMillis / 10)),
+      Effect.zipRight(Ref.get(registry)),
+      Effect.map((current) => {
+        waiting.unsafeClose()
+        const now = clock.unsafeCurrentTimeMillis()
+        for (const client of clientsOf(current)) if (client.checkStall(now)) waiting.unsafeOpen()
+      }),
+      Effect.forever,
+      Effect.forkScoped
+    )
 
     // Multiples of the golden ratio spread evenly over a range, however many there are, and need no generator where no
     // effect can run.
@@ -110,6 +132,17 @@ export const make = (
       return Math.floor(range[0] + ((seed + turn * 0.6180339887498949) % 1) * (range[1] + 1 - range[0]))
     }
     const shutdownOne = (client: Client, now: number) => client.shutdown(retryMillis(client.id), now)
+
+    // Gives those who are there in the step in which it begins, so that nobody is missed or told twice.
+    const watch = (watcher: Watcher): Effect.Effect<ReadonlyArray<Client>, never, Scope.Scope> =>
+      Effect.acquireRelease(
+        Ref.modify(registry, (current) => {
+          if (isOpen()) watchers.add(watcher)
+          else watcher.onClose()
+          return [oldestFirst(current), current]
+        }),
+        () => Effect.sync(() => void watchers.delete(watcher))
+      )
 
     const connect = (request: ConnectRequest): Effect.Effect<number, HubClosed> =>
       Effect.flatMap(
@@ -123,15 +156,18 @@ export const make = (
               requestPath: request.requestPath ?? "",
               address: request.address ?? "",
               userAgent: request.userAgent ?? "",
+              metadata: request.metadata,
               connectedAt: now
             },
             request.connection,
             settings,
             totals,
-            (client) => left.unsafeOffer(client)
+            (client) => left.unsafeOffer(client),
+            onWait
           )
-          announce(() => ({ _tag: "Connected", client: clientStatus(client) }))
-          if (!request.connection.keepsItselfAlive) keepalives.add(client)
+          SseMetrics.connects.unsafeUpdate(1, [])
+          for (const watcher of watchers) watcher.onChange({ _tag: "Connected", client: clientStatus(client) })
+          if (!request.connection.keepsItselfAlive) keepalives.add(client, now)
           client.write(greeting, now)
           request.connection.onClose((reason) => {
             if (reason === "shutdown") shutdownOne(client, clock.unsafeCurrentTimeMillis())
@@ -152,13 +188,42 @@ export const make = (
           found.value.end("disconnected")
           return true
         }),
-      changes: Effect.acquireRelease(
-        Effect.sync(() => void watchers++),
-        () => Effect.sync(() => void watchers--)
-      ).pipe(
-        Effect.zipRight(Stream.fromPubSub(changes, { scoped: true })),
-        Effect.map((stream) => (isOpen() ? Stream.takeWhile(stream, (change) => change !== undefined) : Stream.empty))
-      ),
+      changes: Effect.gen(function* () {
+        const mailbox = yield* Mailbox.make<ClientChange>()
+        yield* watch({
+          onChange: (change) => void mailbox.unsafeOffer(change),
+          onClose: () => mailbox.unsafeDone(Exit.void)
+        })
+        return Mailbox.toStream(mailbox)
+      }),
+      presence: (namespace) =>
+        Stream.unwrapScoped(
+          Effect.gen(function* () {
+            const limit = settings.maxPendingEvents
+            const mailbox = yield* Mailbox.make<Presence, SubscriberTooSlow>({ capacity: limit, strategy: "dropping" })
+            const isThere = ({ namespaces }: ClientStatus) => namespaces.some((one) => Ns.matches(namespace, one))
+            const offer = (presence: Presence) => {
+              if (!isThere(presence.client) || mailbox.unsafeOffer(presence)) return
+              mailbox.unsafeDone(Exit.fail(new SubscriberTooSlow({ namespace, limit })))
+            }
+            const present = yield* watch({
+              onChange: (change) =>
+                offer(
+                  change._tag === "Connected"
+                    ? { _tag: "Joined", client: change.client, wasThere: false }
+                    : { _tag: "Left", client: change.client, reason: change.reason }
+                ),
+              onClose: () => mailbox.unsafeDone(Exit.void)
+            })
+            // One that has ended and is not forgotten yet is among them: that it left follows.
+            const joined = present.map(clientStatus).filter(isThere)
+            return Stream.concat(
+              Stream.fromIterable(joined.map((client): Presence => ({ _tag: "Joined", client, wasThere: true }))),
+              Mailbox.toStream(mailbox)
+            )
+          })
+        ),
+      recentEnds: () => recentEnds.slice(-keptEnds),
       farewell: Effect.sync(() => {
         const millis = retryMillis(nextId())
         return millis === undefined ? "" : SseEvent.retry(millis)
@@ -168,12 +233,40 @@ export const make = (
         const clients = yield* list
         for (const client of clients) shutdownOne(client, now)
         if (clients.length > 0) yield* empty.await
-        changes.unsafeOffer(undefined)
+        for (const watcher of watchers) watcher.onClose()
       }),
       totals,
-      ended
+      ended,
+      byNamespace: (registry) => {
+        const counts = new Map<Namespace, number>()
+        for (const client of clientsOf(registry)) {
+          for (const namespace of client.namespaces) counts.set(namespace, (counts.get(namespace) ?? 0) + 1)
+        }
+        return counts
+      },
+      pressure: (registry) => {
+        let pendingBytes = 0
+        let slowClients = 0
+        for (const client of clientsOf(registry)) {
+          const pending = client.pendingBytes
+          pendingBytes += pending
+          if (pending > 0) slowClients++
+        }
+        return { pendingBytes, slowClients }
+      }
     }
   })
+
+const clientsOf = (registry: Registry.Registry): Array<Client> => {
+  const all: Array<Client> = []
+  for (const subscriber of HashMap.values(registry.subscribers)) {
+    if (subscriber instanceof Client) all.push(subscriber)
+  }
+  return all
+}
+
+const oldestFirst = (registry: Registry.Registry): ReadonlyArray<Client> =>
+  clientsOf(registry).sort((a, b) => a.id - b.id)
 
 export const clientStatus = (client: Client): ClientStatus => ({
   ...client.info,

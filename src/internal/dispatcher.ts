@@ -15,8 +15,10 @@ import * as Ref from "effect/Ref"
 import type * as Scope from "effect/Scope"
 import type { LogEntry, Tail } from "../EventLog.js"
 import type { Namespace } from "../Namespace.js"
+import * as SseMetrics from "../SseMetrics.js"
 import { Batch } from "./batch.js"
 import { turn } from "./eventLoop.js"
+import type { NamespaceUse, Use } from "./namespaces.js"
 import * as Registry from "./registry.js"
 
 /** Appends that are taken from the `PubSub` in one go. */
@@ -43,11 +45,13 @@ export interface Dispatcher extends Tail {
 
 export const make = (
   registry: Ref.Ref<Registry.Registry>,
+  use: NamespaceUse,
   maxPendingBytes: number
 ): Effect.Effect<Dispatcher, never, Scope.Scope> =>
   Effect.gen(function* () {
     // What is appended together travels together: a place in the PubSub for each event would be most of a publish's garbage.
-    const pubsub = yield* Effect.acquireRelease(PubSub.unbounded<ReadonlyArray<LogEntry>>(), PubSub.shutdown)
+    const pubsub = yield* Effect.acquireRelease(PubSub.unbounded<Appended>(), PubSub.shutdown)
+    const clock = yield* Effect.clock
     const waiting = yield* PubSub.subscribe(pubsub)
     const room = yield* Effect.makeLatch(true)
     const roundLength = Math.min(maxRoundLength, maxPendingBytes / 2)
@@ -63,9 +67,11 @@ export const make = (
         // Events of one namespace often come in a row: for those the tree is walked once.
         let namespace: Namespace | undefined
         let matching: Array<Batch> = []
+        let used: Use | undefined
         for (const entry of entries) {
-          if (entry.namespace !== namespace) {
+          if (used === undefined || entry.namespace !== namespace) {
             namespace = entry.namespace
+            used = use.of(namespace, now)
             matching = []
             Registry.forEachMatch(current, namespace, (subscription) => {
               let batch = batches.get(subscription)
@@ -73,6 +79,7 @@ export const make = (
               matching.push(batch)
             })
           }
+          used.events++
           for (const batch of matching) batch.entries.push(entry)
         }
         // Real time on purpose: this bounds how long the event loop is held.
@@ -105,11 +112,18 @@ export const make = (
       Effect.flatMap((taken) =>
         Effect.forEach(
           split(Chunk.toReadonlyArray(taken), roundLength),
-          (entries) =>
+          ({ entries, offeredAt }) =>
             round(entries).pipe(
               // Only a defect can get here. The round is lost to some, which is said; the next ones must go on.
               Effect.catchAllCause((cause) => Effect.logError("effect-sse: a fan-out round failed", cause)),
-              Effect.zipRight(Effect.sync(() => settle(entries.length))),
+              Effect.zipRight(
+                Effect.sync(() => {
+                  settle(entries.length)
+                  SseMetrics.roundEvents.unsafeUpdate(entries.length, [])
+                  const now = clock.unsafeCurrentTimeNanos()
+                  for (const at of offeredAt) SseMetrics.publishToWrite.unsafeUpdate(Number(now - at) / 1e9, [])
+                })
+              ),
               Effect.zipRight(turn)
             ),
           { discard: true }
@@ -124,7 +138,7 @@ export const make = (
       offer: (entries) => {
         offered += entries.length
         if (isFull()) room.unsafeClose()
-        pubsub.unsafeOffer(entries)
+        pubsub.unsafeOffer({ entries, at: clock.unsafeCurrentTimeNanos() })
       },
       ready: room.await,
       flush: Effect.async((resume) => {
@@ -134,24 +148,34 @@ export const make = (
     }
   })
 
+/** Entries that were appended together, and when they came, in ns. */
+interface Appended {
+  readonly entries: ReadonlyArray<LogEntry>
+  readonly at: bigint
+}
+
+interface Round {
+  readonly entries: Array<LogEntry>
+  /** When the appends that end in this round came. */
+  readonly offeredAt: Array<bigint>
+}
+
 /** Joins what was appended and cuts it into rounds. */
-const split = (
-  appended: ReadonlyArray<ReadonlyArray<LogEntry>>,
-  roundLength: number
-): ReadonlyArray<ReadonlyArray<LogEntry>> => {
-  const rounds: Array<Array<LogEntry>> = []
-  let round: Array<LogEntry> = []
+const split = (appended: ReadonlyArray<Appended>, roundLength: number): ReadonlyArray<Round> => {
+  const rounds: Array<Round> = []
+  let round: Round = { entries: [], offeredAt: [] }
   let length = 0
-  for (const entries of appended) {
+  for (const { at, entries } of appended) {
     for (const entry of entries) {
       if (length > 0 && length + entry.text.length > roundLength) {
         rounds.push(round)
-        round = []
+        round = { entries: [], offeredAt: [] }
         length = 0
       }
-      round.push(entry)
+      round.entries.push(entry)
       length += entry.text.length
     }
+    round.offeredAt.push(at)
   }
   rounds.push(round)
   return rounds

@@ -1,8 +1,5 @@
 /**
- * Gives the event loop back once, so that sockets are read, written and accepted.
- *
- * `Effect.yieldNow` does not: it yields to other fibers in a microtask. `Effect.sleep(0)` waits for the `Clock`, which a
- * `TestClock` never moves by itself.
+ * Waiting for the event loop itself, in real time.
  *
  * @internal
  */
@@ -21,4 +18,24 @@ const later: (f: () => void) => void =
         port2.postMessage(undefined)
       }
 
+/**
+ * Gives the event loop back once, so that sockets are read, written and accepted.
+ *
+ * `Effect.yieldNow` does not: it yields to other fibers in a microtask. `Effect.sleep(0)` waits for the `Clock`, which a
+ * `TestClock` never moves by itself.
+ *
+ * @internal
+ */
 export const turn: Effect.Effect<void> = Effect.async((resume) => later(() => resume(Effect.void)))
+
+/**
+ * Waits in real time, whatever the `Clock` says: for looks at the process itself. A `TestClock` that is moved by an hour
+ * would wake a fiber that sleeps a second 3,600 times.
+ *
+ * @internal
+ */
+export const pause = (millis: number): Effect.Effect<void> =>
+  Effect.async((resume) => {
+    const timer = setTimeout(() => resume(Effect.void), millis)
+    return Effect.sync(() => clearTimeout(timer))
+  })

@@ -1,10 +1,10 @@
 /**
  * The keepalives of all connections that do not keep themselves alive.
  *
- * A fiber with a schedule for each connection costs about 27 KB of heap. For keepalives at a fixed distance one scheduled
- * Stream serves all: it turns a wheel of slots, and a client is put into the slot that was served last, so that its first
- * keepalive comes after that distance, early by the length of a slot at most. Any other schedule counts from each
- * client's own connect and gets a Stream for each.
+ * A fiber with a schedule for each connection costs about 27 KB of heap. For keepalives at a fixed distance one Stream
+ * serves all: those who came at about the same time make up a group, and as all wait equally long the groups stand in a
+ * queue, each for the time its first member is due. The Stream sleeps only while somebody waits, so an idle hub does
+ * nothing, on a `TestClock` as well. Any other schedule counts from each client's own connect and gets a Stream for each.
  *
  * @internal
  */
@@ -22,46 +22,68 @@ import { of } from "./frame.js"
 
 const frame = of(Keepalive.block)
 
-/** Slots of the wheel: with 15 seconds, one each half a second. */
-const slots = 30
+/** Groups that one distance is cut into: with 15 seconds, one each half a second. A keepalive comes early by that at most. */
+const groups = 30
 
 /** Keepalives written before the event loop gets its turn. */
 const slice = 512
 
 export interface Keepalives {
-  readonly add: (client: Client) => void
+  readonly add: (client: Client, now: number) => void
   readonly remove: (client: Client) => Effect.Effect<void>
 }
 
 export const make = (keepalive: Keepalive.Keepalive): Effect.Effect<Keepalives, never, Scope.Scope> => {
   if (keepalive === false) return Effect.succeed({ add: () => {}, remove: () => Effect.void })
-  return Schedule.isSchedule(keepalive) ? makeEach(keepalive) : makeWheel(Duration.decode(keepalive))
+  return Schedule.isSchedule(keepalive) ? makeEach(keepalive) : makeGroups(Duration.toMillis(keepalive))
 }
 
-const makeWheel = (distance: Duration.Duration): Effect.Effect<Keepalives, never, Scope.Scope> =>
+/** Clients whose keepalive is due at the same time, in ms. */
+export interface Group {
+  readonly at: number
+  readonly clients: Set<Client>
+}
+
+const makeGroups = (distance: number): Effect.Effect<Keepalives, never, Scope.Scope> =>
   Effect.gen(function* () {
-    const wheel = Array.from({ length: slots }, () => new Set<Client>())
-    let last = 0
-    yield* Stream.fromSchedule(Schedule.fixed(Duration.times(distance, 1 / slots))).pipe(
-      Stream.runForEach(() =>
+    const queue: Array<Group> = []
+    const some = yield* Effect.makeLatch(false)
+
+    const enqueue = (client: Client, at: number) => {
+      let last = queue.at(-1)
+      if (last === undefined || last.at < at) queue.push((last = { at, clients: new Set() }))
+      last.clients.add(client)
+      client.group = last
+      some.unsafeOpen()
+    }
+
+    const next = Effect.gen(function* () {
+      yield* some.await
+      const group = queue[0]!
+      yield* Effect.sleep(group.at - (yield* Clock.currentTimeMillis))
+      queue.shift()
+      if (queue.length === 0) some.unsafeClose()
+      return group
+    })
+
+    yield* Stream.repeatEffect(next).pipe(
+      Stream.runForEach((group) =>
         Effect.gen(function* () {
-          last = (last + 1) % slots
-          const now = yield* Clock.currentTimeMillis
           let written = 0
-          for (const client of Array.from(wheel[last]!)) {
-            client.write(frame, now)
+          for (const client of Array.from(group.clients)) {
+            if (client.ended !== undefined) continue
+            client.write(frame, group.at)
+            enqueue(client, group.at + distance)
             if (++written % slice === 0) yield* turn
           }
         })
       ),
       Effect.forkScoped
     )
+    const length = Math.max(1, Math.floor(distance / groups))
     return {
-      add: (client) => {
-        client.slot = last
-        wheel[last]!.add(client)
-      },
-      remove: (client) => Effect.sync(() => void wheel[client.slot]!.delete(client))
+      add: (client, now) => enqueue(client, Math.floor((now + distance) / length) * length),
+      remove: (client) => Effect.sync(() => void client.group?.clients.delete(client))
     }
   })
 

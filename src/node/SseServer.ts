@@ -21,6 +21,7 @@ import type * as Redacted from "effect/Redacted"
 import * as Stream from "effect/Stream"
 import * as Http from "node:http"
 import * as Net from "node:net"
+import { hostname } from "node:os"
 import * as ClientAddress from "../http/ClientAddress.js"
 import * as Pipelining from "../http/Pipelining.js"
 import { refuse } from "../http/Refusal.js"
@@ -80,7 +81,7 @@ export const layer = (
       const server = Http.createServer()
       const serving = Effect.gen(function* () {
         const hub = yield* SseHub
-        const app = yield* HttpRouter.toHttpApp(SseRoutes.router(options))
+        const app = yield* HttpRouter.toHttpApp(SseRoutes.router({ node: hostname(), ...options }))
         const logging = yield* Effect.forkScoped(Stream.runForEach(yield* hub.changes, logChange))
         yield* app.pipe(
           Effect.catchTag(
@@ -154,7 +155,7 @@ const logChange = (change: ClientChange): Effect.Effect<void> => {
     : Effect.logInfo("disconnected").pipe(
         Effect.annotateLogs({
           ...who,
-          duration: Duration.format(Duration.millis(change.durationMillis)),
+          duration: Duration.format(Duration.millis(change.endedAt - change.client.connectedAt)),
           events,
           reason: change.reason
         })
@@ -176,9 +177,20 @@ export interface ServerConfig extends ClientAddress.ClientAddressOptions {
   readonly host: string
   /** `SSE_PORT`: the port; 0 takes a free one. Default: 8001. */
   readonly port: number
+  /** `SSE_ADMIN`: who may see and use the admin page: `loopback`, `open` or `off`. Default: `loopback`. */
+  readonly admin: "loopback" | "open" | "off"
+  /** `SSE_METRICS`: who may read the metrics: `loopback`, `open` or `off`. Default: `loopback`. */
+  readonly metrics: "loopback" | "open" | "off"
   /** `SSE_PUBLISH_TOKEN`: what publishers must send. If not set, the server makes one at start and prints it. */
   readonly publishToken: Option.Option<Redacted.Redacted<string>>
 }
+
+const access = (name: string, what: string): Config.Config<"loopback" | "open" | "off"> =>
+  Config.literal(
+    "loopback",
+    "open",
+    "off"
+  )(name).pipe(Config.withDefault("loopback" as const), Config.withDescription(what))
 
 const readTrustedProxies = (text: string): ClientAddress.TrustedProxies => {
   const trustedProxies = /^\s*\d+\s*$/.test(text)
@@ -193,7 +205,7 @@ const readTrustedProxies = (text: string): ClientAddress.TrustedProxies => {
 }
 
 /**
- * Reads `SSE_HOST`, `SSE_PORT`, `SSE_PUBLISH_TOKEN`, `SSE_TRUSTED_PROXIES` (a number of hops, or addresses and CIDR
+ * Reads `SSE_HOST`, `SSE_PORT`, `SSE_PUBLISH_TOKEN`, `SSE_ADMIN`, `SSE_METRICS`, `SSE_TRUSTED_PROXIES` (a number of hops, or addresses and CIDR
  * ranges with commas between) and `SSE_CLIENT_ADDRESS_HEADER`.
  *
  * @since 0.1.0
@@ -209,6 +221,8 @@ export const fromEnv: Config.Config<ServerConfig> = Config.all({
     Config.withDefault(defaultPort),
     Config.withDescription("port to listen on, 0 for a free one")
   ),
+  admin: access("SSE_ADMIN", "who may see the admin page"),
+  metrics: access("SSE_METRICS", "who may read the metrics"),
   publishToken: Config.option(Config.redacted(Config.nonEmptyString("SSE_PUBLISH_TOKEN"))),
   trustedProxies: Config.string("SSE_TRUSTED_PROXIES").pipe(
     Config.mapAttempt(readTrustedProxies),

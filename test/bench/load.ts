@@ -30,6 +30,8 @@ export interface LoadOptions {
   /** Broadcast before, at this rate, and not counted. */
   readonly warmup?: { readonly rate: number; readonly seconds: number }
   readonly idleSeconds?: number
+  /** Do what the admin page does, and scrape the metrics every second. */
+  readonly operator?: boolean
   /** When set, wait for a line on standard input between connecting and broadcasting, and tell when it is warm. */
   readonly handshake?: boolean
 }
@@ -317,6 +319,21 @@ const trigger = (query: string): void => {
   socket.resume()
 }
 
+/** An admin page that is open, and Prometheus. */
+const operate = (): void => {
+  const get = (path: string, close = true) => {
+    const socket = Net.connect(options.port, "127.0.0.1", () =>
+      socket.write(request(path, close ? "Connection: close\r\n" : ""))
+    )
+    socket.on("error", () => {})
+    socket.resume()
+  }
+  get("/admin/events", false)
+  get(`/admin/watch${path.slice("/subscribe".length)}`, false)
+  setInterval(() => get("/admin/status.json?limit=100"), 2000)
+  setInterval(() => get("/metrics"), 1000)
+}
+
 const say = (text: string) => process.stdout.write(text + "\n")
 
 const main = async () => {
@@ -325,6 +342,7 @@ const main = async () => {
     say("connected")
     await new Promise((resolve) => process.stdin.once("data", resolve))
   }
+  if (options.operator === true) operate()
   await sleep(300)
   const wanted = options.broadcast
   let expected = 0

@@ -22,7 +22,7 @@ const { values } = parseArgs({
     json: { type: "boolean", default: false },
     svg: { type: "string" },
     repeat: { type: "string", default: "3" },
-    scenarios: { type: "string", default: "a,b,c,d,e,f,g" },
+    scenarios: { type: "string", default: "a,b,c,d,e,f,g,h" },
     servers: { type: "string" },
     cold: { type: "boolean", default: false },
     peer: { type: "string", multiple: true, default: [] }
@@ -109,14 +109,19 @@ const at = async (server: Server, rate: number, size: number, seconds = 3): Prom
   }
 }
 
-/** The highest rate that is kept, within 6 %. */
+/** The highest rate that is kept, within 6 %. One that is not kept is tried once more: the machine may have been busy. */
 const ceiling = async (server: Server, size: number): Promise<Row> => {
   let good: Row | undefined
   let bad = Infinity
   let rate = 400
   while (bad / (good?.["rate"] ?? 1) > 1.06) {
-    const row = await at(server, Math.round(rate), size)
-    say(`    ${server.name}, ${size} B: ${JSON.stringify(row)}`)
+    const attempt = async () => {
+      const row = await at(server, Math.round(rate), size)
+      say(`    ${server.name}, ${size} B: ${JSON.stringify(row)}`)
+      return row
+    }
+    let row = await attempt()
+    if (row["kept"] === 0) row = await attempt()
     if (row["kept"] === 1) good = row
     else bad = rate
     const floor = good?.["rate"]
@@ -156,6 +161,12 @@ const namespaces = async (others: number): Promise<Row> => {
     p99: round(result.p99),
     delivered: round(result.events / result.expected, 4)
   }
+}
+
+const operated = async (operator: boolean): Promise<Row> => {
+  const broadcast = { rate: 100, seconds: 10, size: 64 }
+  const result = await measure(ours, { clients: 1000, operator, ...warmup(100), broadcast })
+  return { cpuSeconds: round(result.cpuSeconds), p99: round(result.p99), lost: lost(result) }
 }
 
 const manyNamespaces = async (): Promise<Row> => {
@@ -256,6 +267,14 @@ const full = async () => {
     each((server) => stalled(server, 0))
   )
   await scenario("f", "(f) the same, and 10 that do not read", () => each((server) => stalled(server, 10)))
+  await scenario(
+    "h",
+    "(h) as (a) for 10 s, with the admin page open and the metrics scraped every second",
+    async () => ({
+      "nobody looks": await times("nobody looks", () => operated(false)),
+      "page and metrics": await times("page and metrics", () => operated(true))
+    })
+  )
   await scenario("g", "(g) one client, one event at a time", () => each(single))
   if (values.json) process.stdout.write(JSON.stringify({ conditions, results }) + "\n")
 }

@@ -126,3 +126,20 @@ const watch = (socket: Net.Socket, keep: (piece: string) => string): RawClient =
     ended: Effect.orDie(waitFor(() => (closed || clean ? { body, clean } : undefined)))
   }
 }
+
+/** Asks once, and gives the whole answer. */
+export const request = (
+  port: number,
+  path: string,
+  options: RawOptions = {}
+): Effect.Effect<
+  { readonly status: number; readonly head: string; readonly body: string },
+  Disconnected,
+  Scope.Scope
+> =>
+  Effect.gen(function* () {
+    const client = yield* connect(port, path, { ...options, headers: { Connection: "close", ...options.headers } })
+    const head = yield* client.head
+    const { body } = yield* client.ended
+    return { status: Number(head.split(" ")[1]), head, body }
+  })

@@ -1,0 +1,487 @@
+/**
+ * What runs in the admin page. It is sent as its own source text, so it must stand alone: no import but of types, and
+ * nothing from around it. Whatever comes from clients and publishers is put into the page as text.
+ *
+ * @internal
+ */
+
+interface Summary {
+  readonly node: string
+  readonly status: string
+  readonly version: string
+  readonly reported_at_ms: number
+  readonly startup_time: number
+  readonly uptime_seconds: number
+  readonly connections_total: number
+  readonly msgs_broadcast: number
+  readonly deliveries_total: number
+  readonly bytes_total: number
+  readonly pending_bytes: number
+  readonly slow_clients: number
+  readonly memory_bytes: number | null
+  readonly event_loop_delay_ms: { readonly p99: number } | null
+  readonly disconnects: Readonly<Record<string, number>>
+  readonly recent_disconnects: ReadonlyArray<{
+    readonly id: number
+    readonly namespace: string
+    readonly client_ip: string
+    readonly reason: string
+    readonly ended_at: number
+    readonly seconds: number
+  }>
+  readonly namespaces_total: number
+  readonly namespaces: ReadonlyArray<NamespaceRow>
+}
+
+interface NamespaceRow {
+  readonly namespace: string
+  readonly subscribers: number
+  readonly publishes: number
+}
+
+interface ConnectionRow {
+  readonly id: number
+  readonly namespace: string
+  readonly created_at: number
+  readonly client_ip: string
+  readonly user_agent: string
+  readonly msgs_sent: number
+  readonly pending_bytes: number
+}
+
+interface Connections {
+  readonly reported_at: number
+  readonly connections_total: number
+  readonly connections_matching: number
+  readonly connections: ReadonlyArray<ConnectionRow>
+}
+
+interface Watched {
+  readonly skipped: number
+  readonly events: ReadonlyArray<{
+    readonly namespace: string
+    readonly event: string
+    readonly id: string
+    readonly data: string
+    readonly length: number
+  }>
+}
+
+/** At, clients, published, deliveries, bytes, pending, slow, memory, delay; counts are totals. */
+type Sample = ReadonlyArray<number | null>
+
+export const app = (): void => {
+  const spanMillis = 600_000
+  const shownClients = 100
+  const keptEvents = 200
+
+  const find = <E extends Element = HTMLElement>(id: string): E => document.getElementById(id) as unknown as E
+
+  const element = <K extends keyof HTMLElementTagNameMap>(
+    tag: K,
+    attributes: Readonly<Record<string, string>> = {},
+    ...children: ReadonlyArray<Node | string>
+  ): HTMLElementTagNameMap[K] => {
+    const made = document.createElement(tag)
+    for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value)
+    made.append(...children)
+    return made
+  }
+
+  const setText = (node: Element, text: string) => {
+    if (node.textContent !== text) node.textContent = text
+  }
+
+  /** Makes the children of a parent match the items, and keeps those that stay, with their focus. */
+  const reconcile = <T>(
+    parent: Element,
+    items: ReadonlyArray<T>,
+    keyOf: (item: T) => string,
+    make: (item: T) => HTMLElement,
+    update: (node: HTMLElement, item: T) => void
+  ) => {
+    const old = new Map(Array.from(parent.children, (child) => [(child as HTMLElement).dataset["key"], child] as const))
+    let at = parent.firstElementChild
+    for (const item of items) {
+      const key = keyOf(item)
+      let node = old.get(key) as HTMLElement | undefined
+      old.delete(key)
+      if (node === undefined) {
+        node = make(item)
+        node.dataset["key"] = key
+      }
+      update(node, item)
+      if (node === at) at = at.nextElementSibling
+      else parent.insertBefore(node, at)
+    }
+    for (const node of old.values()) node.remove()
+  }
+
+  const count = (value: number) => value.toLocaleString("en", { maximumFractionDigits: value < 10 ? 1 : 0 })
+
+  const bytes = (value: number) => {
+    const units = ["B", "KiB", "MiB", "GiB", "TiB"]
+    let scaled = value
+    let unit = 0
+    for (; scaled >= 1024 && unit < units.length - 1; unit++) scaled /= 1024
+    return `${count(scaled)} ${units[unit]}`
+  }
+
+  const duration = (seconds: number) => {
+    if (seconds < 60) return `${seconds} s`
+    if (seconds < 3600) return `${Math.floor(seconds / 60)} min ${seconds % 60} s`
+    if (seconds < 86_400) return `${Math.floor(seconds / 3600)} h ${Math.floor((seconds % 3600) / 60)} min`
+    return `${Math.floor(seconds / 86_400)} d ${Math.floor((seconds % 86_400) / 3600)} h`
+  }
+
+  const clock = new Intl.DateTimeFormat(undefined, { timeStyle: "medium" })
+  /** Of now, if not told. */
+  const time = (millis?: number) => clock.format(millis)
+
+  // Totals, each with its last ten minutes.
+
+  const value = (column: number) => (sample: Sample) => sample[column] ?? null
+  const rate = (column: number) => (sample: Sample, before: Sample | undefined) => {
+    const millis = before === undefined ? 0 : sample[0]! - before[0]!
+    return millis <= 0 ? null : ((sample[column]! - before![column]!) * 1000) / millis
+  }
+  const cards: ReadonlyArray<{
+    readonly name: string
+    readonly read: (sample: Sample, before: Sample | undefined) => number | null
+    readonly show: (value: number) => string
+  }> = [
+    { name: "Clients", read: value(1), show: count },
+    { name: "Publishes / s", read: rate(2), show: count },
+    { name: "Deliveries / s", read: rate(3), show: count },
+    { name: "Sent / s", read: rate(4), show: bytes },
+    { name: "Waiting for clients", read: value(5), show: bytes },
+    { name: "Slow clients", read: value(6), show: count },
+    { name: "Memory", read: value(7), show: bytes },
+    { name: "Event loop late (p99)", read: value(8), show: (millis) => `${count(millis)} ms` }
+  ]
+  let samples: Array<Sample> = []
+
+  const svg = (tag: string, attributes: Readonly<Record<string, string>>) => {
+    const made = document.createElementNS("http://www.w3.org/2000/svg", tag)
+    for (const [name, text] of Object.entries(attributes)) made.setAttribute(name, text)
+    return made
+  }
+  const drawn = cards.map((card) => {
+    const line = svg("polyline", {
+      fill: "none",
+      stroke: "currentColor",
+      "stroke-width": "1.5",
+      "vector-effect": "non-scaling-stroke"
+    })
+    const chart = svg("svg", { viewBox: "0 0 100 30", preserveAspectRatio: "none", role: "img" })
+    chart.append(line)
+    const shown = element("strong", {}, "–")
+    const name = element("span", {}, card.name)
+    find("cards").append(element("div", { class: "card", "data-card": card.name }, name, shown, chart))
+    return { card, chart, line, shown }
+  })
+  const draw = () => {
+    const now = samples.at(-1)?.[0] ?? 0
+    for (const { card, chart, line, shown } of drawn) {
+      const points: Array<readonly [number, number]> = []
+      samples.forEach((sample, i) => {
+        const read = card.read(sample, samples[i - 1])
+        if (read !== null) points.push([sample[0]!, read])
+      })
+      const max = Math.max(...points.map(([, y]) => y), 0)
+      const path = points.map(
+        ([x, y]) =>
+          `${(100 - ((now - x) / spanMillis) * 100).toFixed(2)},${(28 - (max === 0 ? 0 : y / max) * 26).toFixed(2)}`
+      )
+      line.setAttribute("points", path.join(" "))
+      chart.setAttribute("aria-label", `the last 10 minutes, at most ${card.show(max)}`)
+      setText(shown, points.length === 0 ? "–" : card.show(points.at(-1)![1]))
+    }
+  }
+
+  // The tree of namespaces.
+
+  interface Branch {
+    readonly path: string
+    readonly name: string
+    readonly children: Map<string, Branch>
+    subscribers: number
+    rate: number
+  }
+  let earlier = new Map<string, number>()
+  let earlierAt = 0
+
+  const tree = ({ namespaces, namespaces_total, reported_at_ms }: Summary) => {
+    const root: Branch = { path: "/", name: "/", children: new Map(), subscribers: 0, rate: 0 }
+    const seconds = (reported_at_ms - earlierAt) / 1000
+    for (const { namespace, publishes, subscribers } of namespaces) {
+      let branch = root
+      const perSecond =
+        seconds > 0 && seconds < 60 ? Math.max(0, publishes - (earlier.get(namespace) ?? 0)) / seconds : 0
+      branch.rate += perSecond
+      for (const name of namespace === "/" ? [] : namespace.slice(1).split("/")) {
+        let child = branch.children.get(name)
+        if (child === undefined) {
+          const path = `${branch === root ? "" : branch.path}/${name}`
+          branch.children.set(name, (child = { path, name, children: new Map(), subscribers: 0, rate: 0 }))
+        }
+        branch = child
+        branch.rate += perSecond
+      }
+      branch.subscribers = subscribers
+    }
+    earlier = new Map(namespaces.map(({ namespace, publishes }) => [namespace, publishes]))
+    earlierAt = reported_at_ms
+    branches(find("tree"), [root])
+    setText(
+      find("tree-note"),
+      namespaces_total > namespaces.length ? `the ${namespaces.length} busiest of ${count(namespaces_total)}` : ""
+    )
+  }
+
+  const branches = (list: Element, all: ReadonlyArray<Branch>) =>
+    reconcile(
+      list,
+      all.toSorted((a, b) => (a.name < b.name ? -1 : 1)),
+      ({ path }) => path,
+      ({ name, path }) => {
+        const label = element("span", { class: "name" }, name)
+        const figures = element("span", { class: "figures" })
+        const button = element("button", { type: "button", class: "small", "aria-label": `watch ${path}` }, "watch")
+        button.addEventListener("click", (event) => {
+          event.preventDefault()
+          watch(path)
+        })
+        return element(
+          "li",
+          {},
+          element("details", { open: "" }, element("summary", {}, label, figures, button), element("ul"))
+        )
+      },
+      (item, branch) => {
+        const [summary, list] = item.firstElementChild!.children as unknown as [HTMLElement, HTMLElement]
+        setText(summary.children[1]!, `${count(branch.subscribers)} listening, ${count(branch.rate)}/s`)
+        item.classList.toggle("leaf", branch.children.size === 0)
+        branches(list, Array.from(branch.children.values()))
+      }
+    )
+
+  // Clients.
+
+  let sort = "age"
+  let asking: AbortController | undefined
+  let timer = 0
+
+  const clients = async () => {
+    clearTimeout(timer)
+    asking?.abort()
+    const mine = (asking = new AbortController())
+    const query = new URLSearchParams({
+      limit: String(shownClients),
+      sort,
+      filter: find<HTMLInputElement>("filter").value
+    })
+    try {
+      const response = await fetch(`status.json?${query}`, { signal: mine.signal })
+      if (response.ok) rows((await response.json()) as Connections)
+    } catch {
+      // The badge tells that the server is away.
+    }
+    if (!mine.signal.aborted) timer = window.setTimeout(() => void clients(), 2000)
+  }
+
+  const rows = ({ connections, connections_matching, connections_total, reported_at }: Connections) => {
+    const hidden = connections.length < connections_matching ? `the first ${connections.length} of ` : ""
+    const all = connections_matching === connections_total ? "" : ` that match, of ${count(connections_total)}`
+    setText(find("clients-note"), `${hidden}${count(connections_matching)}${all}`)
+    reconcile(
+      find("clients"),
+      connections,
+      ({ id }) => String(id),
+      (row) => {
+        const button = element("button", { type: "button", class: "small danger" }, "disconnect")
+        button.setAttribute("aria-label", `disconnect client ${row.id}`)
+        button.addEventListener("click", () => ask(row))
+        const cells = ["ID", "Namespace", "Address", "User agent", "Connected", "Events", "Waiting"].map((label) =>
+          element("td", { "data-label": label })
+        )
+        return element("tr", {}, ...cells, element("td", {}, button))
+      },
+      (node, row) => {
+        const texts = [
+          String(row.id),
+          row.namespace,
+          row.client_ip,
+          row.user_agent,
+          duration(Math.max(0, reported_at - row.created_at)),
+          count(row.msgs_sent),
+          row.pending_bytes === 0 ? "" : bytes(row.pending_bytes)
+        ]
+        texts.forEach((text, i) => setText(node.children[i]!, text))
+      }
+    )
+  }
+
+  let asked = 0
+
+  const ask = ({ client_ip, id, namespace }: ConnectionRow) => {
+    asked = id
+    setText(
+      find("ask-text"),
+      `Disconnect client ${id} at ${client_ip}, which listens to ${namespace}? A browser comes back by itself.`
+    )
+    const dialog = find<HTMLDialogElement>("ask")
+    dialog.returnValue = ""
+    dialog.showModal()
+  }
+
+  const disconnect = async (id: number) => {
+    const said = (text: string) => setText(find("said"), `client ${id}${text}`)
+    try {
+      const response = await fetch(`clients/${id}`, { method: "DELETE" })
+      if (response.ok) said(" was disconnected")
+      else said(`: ${((await response.json()) as { readonly message: string }).message}`)
+      void clients()
+    } catch {
+      said(": the server cannot be reached")
+    }
+  }
+
+  find<HTMLDialogElement>("ask").addEventListener("close", ({ target }) => {
+    if ((target as HTMLDialogElement).returnValue === "yes") void disconnect(asked)
+  })
+
+  find("filter").addEventListener("input", () => void clients())
+  find<HTMLSelectElement>("sort").addEventListener("change", (event) => {
+    sort = (event.target as HTMLSelectElement).value
+    void clients()
+  })
+
+  // Those who left.
+
+  const ends = ({ disconnects, recent_disconnects }: Summary) => {
+    reconcile(
+      find("reasons"),
+      Object.entries(disconnects).filter(([, number]) => number > 0),
+      ([reason]) => reason,
+      ([reason]) => element("li", {}, element("span", {}, reason), " ", element("strong")),
+      (node, [, number]) => setText(node.lastElementChild!, count(number))
+    )
+    reconcile(
+      find("ends"),
+      recent_disconnects.slice(0, 20),
+      ({ id }) => String(id),
+      () => element("li"),
+      (node, { client_ip, ended_at, id, namespace, reason, seconds }) =>
+        setText(
+          node,
+          `${time(ended_at * 1000)} client ${id} (${client_ip}) left ${namespace} after ${duration(seconds)}: ${reason}`
+        )
+    )
+  }
+
+  // The watch pane.
+
+  let watching: EventSource | undefined
+  let watched = ""
+
+  const watch = (namespace: string) => {
+    find<HTMLInputElement>("watch-namespace").value = namespace
+    watching?.close()
+    watched = namespace
+    find("watched").replaceChildren()
+    // In the API's own terms: a path whose segments are percent-encoded.
+    const path = namespace
+      .split("/")
+      .map((segment) => encodeURIComponent(segment.replace(/%2F/g, "/").replace(/%25/g, "%")))
+      .join("/")
+    const source = (watching = new EventSource(`watch${path}`))
+    const state = (text: string) => setText(find("watch-state"), text)
+    state(`asking for ${namespace}`)
+    source.addEventListener("open", () => state(`watching ${namespace}`))
+    source.addEventListener("error", () =>
+      state(
+        source.readyState === EventSource.CLOSED
+          ? "refused: this is no namespace, or the server is closing"
+          : "connection lost, trying again"
+      )
+    )
+    source.addEventListener("events", ({ data }: MessageEvent<string>) => {
+      if (find<HTMLInputElement>("pause").checked) return
+      const { events, skipped } = JSON.parse(data) as Watched
+      const list = find("watched")
+      const at = time()
+      if (skipped > 0) list.prepend(element("li", { class: "skipped" }, `${at} ${count(skipped)} more, not shown`))
+      for (const { data, event, id, length, namespace } of events) {
+        const head = element(
+          "div",
+          { class: "head" },
+          element("time", {}, at),
+          " ",
+          element("b", {}, namespace),
+          " ",
+          element("i", {}, event)
+        )
+        if (id !== "") head.append(` id ${id}`)
+        const cut = length > data.length ? `… (${count(length)} characters)` : ""
+        list.prepend(element("li", {}, head, element("pre", {}, data + cut)))
+      }
+      while (list.children.length > keptEvents) list.lastElementChild!.remove()
+    })
+  }
+
+  find("watch").addEventListener("submit", (event) => {
+    event.preventDefault()
+    const typed = find<HTMLInputElement>("watch-namespace").value.trim()
+    watch(typed.startsWith("/") ? typed : `/${typed}`)
+  })
+  find("watch-stop").addEventListener("click", () => {
+    watching?.close()
+    watching = undefined
+    setText(find("watch-state"), watched === "" ? "" : `stopped watching ${watched}`)
+  })
+
+  // The stream behind it all.
+
+  const badge = (state: "live" | "lost" | "draining", text: string) => {
+    find("badge").className = state
+    setText(find("badge"), text)
+  }
+  let startedAt = 0
+
+  const connect = () => {
+    const source = new EventSource("events")
+    source.addEventListener("history", ({ data }: MessageEvent<string>) => {
+      samples = JSON.parse(data) as Array<Sample>
+    })
+    source.addEventListener("status", ({ data }: MessageEvent<string>) => {
+      const summary = JSON.parse(data) as Summary
+      if (summary.startup_time !== startedAt) earlier = new Map()
+      startedAt = summary.startup_time
+      badge(summary.status === "OK" ? "live" : "draining", summary.status === "OK" ? "live" : "shutting down")
+      setText(find("node"), `${summary.node}, version ${summary.version}, up ${duration(summary.uptime_seconds)}`)
+      samples.push([
+        summary.reported_at_ms,
+        summary.connections_total,
+        summary.msgs_broadcast,
+        summary.deliveries_total,
+        summary.bytes_total,
+        summary.pending_bytes,
+        summary.slow_clients,
+        summary.memory_bytes,
+        summary.event_loop_delay_ms?.p99 ?? null
+      ])
+      samples = samples.filter(([at]) => at! > summary.reported_at_ms - spanMillis)
+      draw()
+      tree(summary)
+      ends(summary)
+    })
+    source.addEventListener("error", () => {
+      badge("lost", `connection lost at ${time()}, trying again`)
+      // An answer other than a stream, as from a proxy before a server that restarts, makes an EventSource give up.
+      if (source.readyState === EventSource.CLOSED) setTimeout(connect, 2000)
+    })
+  }
+  connect()
+  void clients()
+}

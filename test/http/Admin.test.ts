@@ -1,0 +1,389 @@
+import { HttpApp, HttpServerRequest } from "@effect/platform"
+import { assert, describe, it } from "@effect/vitest"
+import type { Connection } from "effect-sse"
+import { Namespace, SseHub, SseLayer, SseRoutes } from "effect-sse"
+import { Effect, Schema, Stream, TestClock } from "effect"
+import { connect, request } from "../support/rawClient.js"
+import { eventually, port, serverLayer } from "../support/server.js"
+import { version } from "../../src/internal/version.js"
+import packageJson from "../../package.json" with { type: "json" }
+
+/** What the Go server's `/admin/status.json` is decoded into, field for field. */
+const GoStatus = Schema.Struct({
+  node: Schema.String,
+  status: Schema.String,
+  reported_at: Schema.Int,
+  startup_time: Schema.Int,
+  msgs_broadcast: Schema.NonNegativeInt,
+  connections: Schema.Array(
+    Schema.Struct({
+      request_path: Schema.String,
+      namespace: Schema.String,
+      created_at: Schema.Int,
+      client_ip: Schema.String,
+      user_agent: Schema.String,
+      msgs_sent: Schema.NonNegativeInt
+    })
+  )
+})
+
+const decodeGo = Schema.decodeUnknownSync(Schema.parseJson(GoStatus))
+
+interface Ours {
+  readonly connections_total: number
+  readonly connections_matching: number
+  readonly next: number | null
+  readonly disconnects: Record<string, number>
+  readonly namespaces: ReadonlyArray<{
+    readonly namespace: string
+    readonly subscribers: number
+    readonly publishes: number
+  }>
+  readonly recent_disconnects: ReadonlyArray<{ readonly reason: string }>
+  readonly connections: ReadonlyArray<{ readonly id: number; readonly metadata?: unknown }>
+}
+
+/** A client that reads at once. */
+const fake = (): Connection.Connection => ({
+  keepsItselfAlive: true,
+  write: () => 0,
+  pendingBytes: () => 0,
+  end: () => {},
+  onClose: () => {}
+})
+
+const join = (path: string, about: { readonly address?: string; readonly metadata?: unknown } = {}) =>
+  Effect.flatMap(SseHub.SseHub, (hub) =>
+    hub.connect({
+      namespaces: [Namespace.make(path)],
+      connection: fake(),
+      requestPath: `/subscribe${path}`,
+      userAgent: "test",
+      ...about
+    })
+  )
+
+const open = Effect.map(Effect.runtime<SseHub.SseHub>(), (runtime) => {
+  const handler = HttpApp.toWebHandlerRuntime(runtime)(SseRoutes.router({ admin: "open", node: "here" }))
+  return (path: string, init?: RequestInit) =>
+    Effect.promise(() => handler(new Request(`http://localhost${path}`, init)))
+})
+
+const text = (response: Response) => Effect.promise(() => response.text())
+const ours = (response: Response) => Effect.map(text(response), (body) => JSON.parse(body) as Ours)
+
+describe("Admin", () => {
+  describe("status.json", () => {
+    it.scoped("is the Go server's document", () =>
+      Effect.gen(function* () {
+        yield* TestClock.adjust("1000 seconds")
+        const hub = yield* SseHub.SseHub
+        const get = yield* open
+        yield* join("/pets/dogs", { address: "192.0.2.1" })
+        yield* TestClock.adjust("90 seconds")
+        yield* join("/")
+        yield* hub.publish({ namespace: "/pets/dogs", data: "Corgi" })
+        yield* hub.publish({ namespace: "/time", data: "noon" })
+        yield* eventually(Effect.map(hub.status, ({ deliveries }) => deliveries === 3))
+        const response = yield* get("/admin/status.json")
+        assert.strictEqual(response.headers.get("content-type"), "application/json")
+        assert.deepStrictEqual(decodeGo(yield* text(response), { onExcessProperty: "ignore" }), {
+          node: "here",
+          status: "OK",
+          reported_at: 1090,
+          startup_time: 0,
+          msgs_broadcast: 2,
+          connections: [
+            {
+              request_path: "/subscribe/pets/dogs",
+              namespace: "/pets/dogs",
+              created_at: 1000,
+              client_ip: "192.0.2.1",
+              user_agent: "test",
+              msgs_sent: 1
+            },
+            {
+              request_path: "/subscribe/",
+              namespace: "/",
+              created_at: 1090,
+              client_ip: "",
+              user_agent: "test",
+              msgs_sent: 2
+            }
+          ]
+        })
+      }).pipe(Effect.provide(SseLayer))
+    )
+
+    it.scoped("counts by namespace and by reason, and shows what the app knows of a client", () =>
+      Effect.gen(function* () {
+        const hub = yield* SseHub.SseHub
+        const get = yield* open
+        const cyclic: { self?: unknown } = {}
+        cyclic.self = cyclic
+        yield* join("/a", { metadata: { user: "Ann", level: 3 } })
+        yield* join("/a", { metadata: cyclic })
+        const gone = yield* join("/b")
+        yield* hub.disconnect(gone)
+        yield* eventually(Effect.map(hub.clients, (clients) => clients.length === 2))
+        for (let i = 0; i < 20; i++) {
+          yield* hub.publishAll([
+            { namespace: "/a", data: "x" },
+            { namespace: "/c", data: "y" }
+          ])
+          yield* eventually(Effect.map(hub.status, ({ deliveries }) => deliveries === 2 * (i + 1)))
+        }
+        const status = yield* ours(yield* get("/admin/status.json"))
+        assert.strictEqual(status.connections_total, 2)
+        assert.strictEqual(status.disconnects["disconnected"], 1)
+        assert.deepStrictEqual(
+          status.recent_disconnects.map(({ reason }) => reason),
+          ["disconnected"]
+        )
+        assert.deepStrictEqual(
+          status.namespaces.map(({ namespace, publishes, subscribers }) => [namespace, subscribers, publishes]),
+          [
+            ["/a", 2, 20],
+            ["/c", 0, 20]
+          ]
+        )
+        assert.deepStrictEqual(
+          status.connections.map(({ metadata }) => metadata),
+          [{ user: "Ann", level: 3 }, "[object Object]"]
+        )
+        const below = yield* ours(yield* get("/admin/status.json?namespace=/c"))
+        assert.deepStrictEqual([below.namespaces.length, below.connections.length], [1, 0])
+        const ann = yield* ours(yield* get("/admin/status.json?filter=ANN"))
+        assert.deepStrictEqual([ann.connections_total, ann.connections_matching], [2, 1])
+      }).pipe(Effect.provide(SseLayer))
+    )
+
+    it.scoped("pages through 2,500 connections, each once, with exact totals", () =>
+      Effect.gen(function* () {
+        const get = yield* open
+        for (let i = 0; i < 2500; i++) yield* join(i % 2 === 0 ? "/even" : "/odd")
+        const seen: Array<number> = []
+        let next: number | null = 0
+        while (next !== null) {
+          const page: Ours = yield* ours(yield* get(`/admin/status.json?limit=400&namespace=/even&after=${next}`))
+          assert.strictEqual(page.connections_total, 2500)
+          assert.isAtMost(page.connections.length, 400)
+          seen.push(...page.connections.map(({ id }) => id))
+          next = page.next
+        }
+        assert.strictEqual(seen.length, 1250)
+        assert.strictEqual(new Set(seen).size, 1250)
+        assert.deepStrictEqual(
+          seen,
+          seen.toSorted((a, b) => a - b)
+        )
+        assert.strictEqual((yield* ours(yield* get("/admin/status.json"))).connections.length, 1000)
+      }).pipe(Effect.provide(SseLayer))
+    )
+
+    it.scoped("gives other fibers their turn while it makes a long answer", () =>
+      Effect.gen(function* () {
+        const get = yield* open
+        for (let i = 0; i < 10_000; i++) yield* join("/many")
+        let turns = 0
+        const counting = setInterval(() => turns++, 0)
+        const page = yield* ours(yield* get("/admin/status.json?limit=10000"))
+        clearInterval(counting)
+        assert.strictEqual(page.connections.length, 10_000)
+        assert.isAtLeast(turns, 5)
+      }).pipe(Effect.provide(SseLayer))
+    )
+
+    it.scoped("says what is wrong with a query", () =>
+      Effect.gen(function* () {
+        const get = yield* open
+        for (const query of ["limit=0", "limit=x", "limit=10001", "after=-1", "sort=name", "after=5&sort=msgs_sent"]) {
+          const response = yield* get(`/admin/status.json?${query}`)
+          assert.strictEqual(response.status, 400, query)
+          assert.strictEqual((JSON.parse(yield* text(response)) as { error: string }).error, "InvalidQuery")
+        }
+        assert.strictEqual((yield* get("/admin/status.json?namespace=x")).status, 400)
+        assert.strictEqual((yield* get("/admin/nothing")).status, 404)
+        assert.strictEqual((yield* get("/admin/status.json", { method: "POST" })).status, 405)
+      }).pipe(Effect.provide(SseLayer))
+    )
+  })
+
+  describe("access", () => {
+    const routes = ["/admin", "/admin/", "/admin/status.json", "/admin/events", "/admin/watch/pets", "/admin/clients/1"]
+
+    it.scoped("off: refuses every admin route as the Go server does", () =>
+      Effect.gen(function* () {
+        const listening = yield* port
+        for (const path of routes) {
+          for (const method of ["GET", "DELETE"]) {
+            const answer = yield* request(listening, path, { method })
+            assert.deepStrictEqual([answer.status, answer.body], [403, "403 admin endpoint disabled\n"], path)
+          }
+        }
+        assert.strictEqual((yield* request(listening, "/healthz")).status, 200)
+      }).pipe(Effect.provide(serverLayer({ admin: "off" })))
+    )
+
+    it.scoped("loopback: answers this machine, and none that only seems to be it", () =>
+      Effect.gen(function* () {
+        const listening = yield* port
+        const ask = (path: string, headers: Record<string, string>) =>
+          Effect.map(request(listening, path, { headers }), ({ status }) => status)
+        for (const path of ["/admin/status.json", "/metrics"]) {
+          assert.strictEqual(yield* ask(path, { Host: `127.0.0.1:${listening}` }), 200)
+          assert.strictEqual(yield* ask(path, { Host: `localhost:${listening}` }), 200)
+          assert.strictEqual(yield* ask(path, { Host: "[::1]:80" }), 200)
+          // A page elsewhere whose name was made to mean this machine.
+          assert.strictEqual(yield* ask(path, { Host: "evil.example" }), 403)
+          assert.strictEqual(yield* ask(path, { Host: "localhost.evil.example" }), 403)
+          // Through a proxy on this machine, of which the server was not told.
+          for (const header of ["X-Forwarded-For", "Forwarded", "X-Real-IP", "Via"]) {
+            assert.strictEqual(yield* ask(path, { [header]: "127.0.0.1" }), 403)
+          }
+        }
+      }).pipe(Effect.provide(serverLayer()))
+    )
+
+    it.scoped("loopback: behind a trusted proxy the client's own address counts", () =>
+      Effect.gen(function* () {
+        const listening = yield* port
+        const ask = (address: string) =>
+          Effect.map(
+            request(listening, "/admin/status.json", { headers: { "X-Forwarded-For": address } }),
+            ({ status }) => status
+          )
+        assert.strictEqual(yield* ask("127.0.0.1"), 200)
+        assert.strictEqual(yield* ask("192.0.2.7"), 403)
+        assert.strictEqual(yield* ask("127.0.0.1, 192.0.2.7"), 403)
+      }).pipe(Effect.provide(serverLayer({ trustedProxies: ["127.0.0.1"] })))
+    )
+
+    it.scoped("an effect decides by the request", () =>
+      Effect.gen(function* () {
+        const listening = yield* port
+        const ask = (headers: Record<string, string>) =>
+          Effect.map(request(listening, "/admin/status.json", { headers }), ({ status }) => status)
+        assert.strictEqual(yield* ask({ Cookie: "operator=yes" }), 200)
+        assert.strictEqual(yield* ask({}), 403)
+      }).pipe(
+        Effect.provide(
+          serverLayer({
+            admin: Effect.map(
+              HttpServerRequest.HttpServerRequest,
+              ({ headers }) => headers["cookie"] === "operator=yes"
+            )
+          })
+        )
+      )
+    )
+  })
+
+  describe("disconnect", () => {
+    it.scopedLive("ends a client, for this site's pages and for programs, not for other sites", () =>
+      Effect.gen(function* () {
+        const hub = yield* SseHub.SseHub
+        const listening = yield* port
+        const client = yield* connect(listening, "/subscribe/a")
+        yield* client.until((body) => body !== "")
+        const { id } = (yield* hub.clients)[0]!
+        const send = (headers: Record<string, string>, method = "DELETE") =>
+          Effect.map(request(listening, `/admin/clients/${id}`, { method, headers }), ({ status }) => status)
+        assert.strictEqual(yield* send({ "Sec-Fetch-Site": "cross-site" }), 403)
+        assert.strictEqual(yield* send({ "Sec-Fetch-Site": "same-site" }), 403)
+        assert.strictEqual(yield* send({ Origin: "http://evil.example" }), 403)
+        assert.strictEqual(yield* send({ Origin: "null" }), 403)
+        assert.strictEqual(yield* send({}, "POST"), 405)
+        assert.strictEqual((yield* hub.clients).length, 1)
+        assert.strictEqual(yield* send({ Host: "localhost:1", Origin: "http://localhost:1" }), 204)
+        assert.isTrue((yield* client.ended).clean)
+        assert.strictEqual((yield* hub.status).ended.disconnected, 1)
+        assert.strictEqual(yield* send({}), 404)
+      }).pipe(Effect.provide(serverLayer()))
+    )
+  })
+
+  describe("page", () => {
+    it.scoped("is one document under a strict policy, also where it is mounted", () =>
+      Effect.gen(function* () {
+        const get = yield* open
+        const moved = yield* get("/admin")
+        assert.deepStrictEqual([moved.status, moved.headers.get("location")], [308, "admin/"])
+        const response = yield* get("/admin/")
+        const policy = response.headers.get("content-security-policy")!
+        const nonce = /script-src 'nonce-([^']+)'/.exec(policy)![1]!
+        assert.include(policy, "default-src 'none'")
+        const html = yield* text(response)
+        assert.include(html, `<script nonce="${nonce}">`)
+        assert.notMatch(html, /(?:src|href)="(?!data:|status\.json)/)
+        assert.notInclude(yield* text(yield* get("/admin/")), nonce)
+      }).pipe(Effect.provide(SseLayer))
+    )
+
+    it.scopedLive("is fed by events, first with what was, and ends with the hub", () =>
+      Effect.gen(function* () {
+        const hub = yield* SseHub.SseHub
+        const client = yield* connect(yield* port, "/admin/events")
+        const body = yield* client.until((body) => body.includes("event:status\n"))
+        assert.match(body, /^:ok\n\nretry:1000\n\nevent:history\ndata:\[.*\]\n\nevent:status\ndata:\{"node":/)
+        yield* hub.shutdown
+        assert.isTrue((yield* client.ended).clean)
+      }).pipe(Effect.provide(serverLayer()))
+    )
+
+    it.scopedLive("watches a namespace and what is below, a bounded number at a time", () =>
+      Effect.gen(function* () {
+        const hub = yield* SseHub.SseHub
+        const client = yield* connect(yield* port, "/admin/watch/caf%C3%A9")
+        yield* eventually(Effect.map(hub.status, ({ subscriptions }) => subscriptions === 1))
+        yield* hub.publishAll([
+          ...Array.from({ length: 200 }, (_, i) => ({ namespace: "/café/a", data: String(i) })),
+          { namespace: "/other", data: "no" },
+          { namespace: "/café", event: "last", data: "x".repeat(3000) }
+        ])
+        const body = yield* client.until((body) => body.includes('"event":"last"'))
+        const watched = body
+          .split("\n")
+          .filter((line) => line.startsWith("data:"))
+          .map((line) => JSON.parse(line.slice(5)) as { skipped: number; events: Array<Record<string, unknown>> })
+        const events = watched.flatMap(({ events }) => events)
+        assert.strictEqual(events.length + watched.reduce((sum, { skipped }) => sum + skipped, 0), 201)
+        assert.isAtMost(events.length, 50 * watched.length)
+        assert.deepInclude(events.at(-1), { namespace: "/café", event: "last", data: "x".repeat(2000), length: 3000 })
+      }).pipe(Effect.provide(serverLayer()))
+    )
+  })
+
+  it.scoped("healthz: 200, and 503 while the hub drains", () =>
+    Effect.gen(function* () {
+      const hub = yield* SseHub.SseHub
+      const get = yield* open
+      const ok = yield* get("/healthz")
+      assert.deepStrictEqual([ok.status, yield* text(ok)], [200, '{"status":"ok"}'])
+      yield* hub.shutdown
+      const draining = yield* get("/healthz")
+      assert.deepStrictEqual([draining.status, yield* text(draining)], [503, '{"status":"draining"}'])
+      assert.strictEqual((yield* get("/healthz", { method: "POST" })).status, 405)
+      assert.strictEqual((yield* get("/healthz/x")).status, 404)
+    }).pipe(Effect.provide(SseLayer))
+  )
+
+  it.scopedLive("the app tells what it knows of a client that subscribes", () =>
+    Effect.gen(function* () {
+      const hub = yield* SseHub.SseHub
+      const client = yield* connect(yield* port, "/subscribe/a", { headers: { Cookie: "user=ann" } })
+      yield* client.until((body) => body !== "")
+      const joined = yield* Stream.runHead(hub.presence("/a"))
+      assert.deepInclude(
+        joined.pipe((one) => (one._tag === "Some" ? one.value.client : {})),
+        {
+          metadata: { user: "user=ann" }
+        }
+      )
+    }).pipe(
+      Effect.provide(serverLayer({ clientMetadata: ({ headers }) => Effect.succeed({ user: headers["cookie"] }) }))
+    )
+  )
+
+  it("knows its version", () => assert.strictEqual(version, packageJson.version))
+})
