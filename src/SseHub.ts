@@ -206,18 +206,16 @@ export const make = (options?: HubOptions): Effect.Effect<SseHub["Type"], never,
     }).pipe(Effect.uninterruptible)
     yield* Effect.addFinalizer(() => shutdown)
 
-    const countClients = (current: Registry.Registry) => HashMap.size(current.subscribers) - streams.size
-    const look = Effect.gen(function* () {
-      const current = yield* Ref.get(registry)
-      const historyEvents = yield* Effect.orElseSucceed(log.size, () => 0)
-      return {
-        clients: countClients(current),
+    const look = Effect.map(
+      Effect.orElseSucceed(log.size, () => 0),
+      (historyEvents) => ({
+        clients: clients.count(),
         published,
         historyEvents,
         ...clients.totals,
-        ...clients.pressure(current)
-      }
-    })
+        ...clients.pressure()
+      })
+    )
     const samples = yield* Activities.make(look)
 
     return SseHub.of({
@@ -232,14 +230,14 @@ export const make = (options?: HubOptions): Effect.Effect<SseHub["Type"], never,
       status: Effect.map(Ref.get(registry), (current) => ({
         startedAt,
         open,
-        clients: countClients(current),
+        clients: clients.count(),
         subscriptions: HashMap.size(current.subscriptions),
         published,
         ...clients.totals,
         ended: { ...clients.ended }
       })),
       activity: Effect.map(samples, (samples) => ({ samples, recentEnds: clients.recentEnds() })),
-      namespaces: Effect.map(Ref.get(registry), (current) => namespaceStatus(clients.byNamespace(current), use)),
+      namespaces: Effect.sync(() => namespaceStatus(clients.byNamespace(), use)),
       disconnect: clients.disconnect,
       changes: clients.changes,
       presence: (path) =>

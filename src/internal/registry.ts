@@ -42,12 +42,11 @@ interface TreeNode {
 const emptyNode: TreeNode = { keys: HashSet.empty(), children: HashMap.empty() }
 
 export interface Registry {
-  readonly subscribers: HashMap.HashMap<number, Subscriber>
   readonly subscriptions: HashMap.HashMap<string, Subscription>
   readonly tree: TreeNode
 }
 
-export const empty: Registry = { subscribers: HashMap.empty(), subscriptions: HashMap.empty(), tree: emptyNode }
+export const empty: Registry = { subscriptions: HashMap.empty(), tree: emptyNode }
 
 /** Drops every namespace that another one of the set covers, so that an event matches a set once at most. */
 export const reduce = (namespaces: ReadonlyArray<Namespace>): ReadonlyArray<Namespace> => {
@@ -64,7 +63,6 @@ export const add = (self: Registry, subscriber: Subscriber): Registry => {
   const existing = HashMap.get(self.subscriptions, key)
   const members = Option.isSome(existing) ? existing.value.members : HashMap.empty<number, Subscriber>()
   return {
-    subscribers: HashMap.set(self.subscribers, subscriber.id, subscriber),
     subscriptions: HashMap.set(
       self.subscriptions,
       key,
@@ -83,7 +81,6 @@ export const remove = (self: Registry, subscriber: Subscriber): Registry => {
   const members = HashMap.remove(existing.value.members, subscriber.id)
   const last = HashMap.isEmpty(members)
   return {
-    subscribers: HashMap.remove(self.subscribers, subscriber.id),
     subscriptions: last
       ? HashMap.remove(self.subscriptions, key)
       : HashMap.set(self.subscriptions, key, new Subscription(members)),
