@@ -4,6 +4,7 @@
  *
  * @since 0.1.0
  */
+import * as Cause from "effect/Cause"
 import * as Chunk from "effect/Chunk"
 import * as Effect from "effect/Effect"
 import * as Option from "effect/Option"
@@ -26,14 +27,35 @@ export type {
  * - `client-closed`: the client went away
  * - `pending-overflow`: more than `maxPendingBytes` waited for the client
  * - `stalled`: something waited longer than `stallTimeout`
+ * - `hub-overflow`: more than `maxTotalPendingBytes` waited for all clients, and most of it for this one
  * - `disconnected`: `hub.disconnect` was called
+ * - `evicted`: it was the oldest, and another one came (`whenFull: "evict-oldest"`)
+ * - `lifetime`: it was connected as long as `maxLifetime` allows
  * - `shutdown`: the hub is closing
  * - `failed`: the connection threw
  *
  * @since 0.1.0
  * @category models
  */
-export type EndReason = "client-closed" | "pending-overflow" | "stalled" | "disconnected" | "shutdown" | "failed"
+export type EndReason = (typeof endReasons)[number]
+
+/**
+ * All of them.
+ *
+ * @since 0.1.0
+ * @category constants
+ */
+export const endReasons = [
+  "client-closed",
+  "pending-overflow",
+  "hub-overflow",
+  "stalled",
+  "disconnected",
+  "evicted",
+  "lifetime",
+  "shutdown",
+  "failed"
+] as const
 
 /**
  * Whether what still waits is thrown away at the end: a client that does not read cannot be waited for.
@@ -42,7 +64,7 @@ export type EndReason = "client-closed" | "pending-overflow" | "stalled" | "disc
  * @category predicates
  */
 export const isAbrupt = (reason: EndReason): boolean =>
-  reason === "pending-overflow" || reason === "stalled" || reason === "failed"
+  reason === "pending-overflow" || reason === "hub-overflow" || reason === "stalled" || reason === "failed"
 
 /**
  * An open response. All members are synchronous, before and after the end. One that throws is ended; nobody else notices.
@@ -161,7 +183,15 @@ export const makePortable = (options: {
       // What waits keeps the connection as busy as a keepalive would, and more must not pile up for a reader that is stuck.
       Stream.runForEach(options.keepalive, (block) =>
         Effect.sync(() => void (waiting + underway === 0 && push(frameOf(block).bytes)))
-      ).pipe(Effect.forkScoped, Effect.as(Stream.repeatEffectChunkOption(pull)))
+      ).pipe(
+        // A schedule of the app that throws.
+        Effect.catchAllDefect((defect) => {
+          close()
+          return Effect.logError("effect-sse: a keepalive failed", Cause.die(defect))
+        }),
+        Effect.forkScoped,
+        Effect.as(Stream.repeatEffectChunkOption(pull))
+      )
     ).pipe(Stream.ensuring(Effect.sync(close)))
   }
 }

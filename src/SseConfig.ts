@@ -36,6 +36,36 @@ export interface HubOptions {
   readonly shutdownRetry?: readonly [min: Duration.DurationInput, max: Duration.DurationInput] | false | undefined
   /** Longest namespace in bytes. Default: 2,048. */
   readonly maxNamespaceBytes?: number | undefined
+  /** Clients at the same time. Default: no limit but that of the system. */
+  readonly maxClients?: number | undefined
+  /** Clients at the same time with one address. Clients without one are not counted. Default: no limit. */
+  readonly maxClientsPerAddress?: number | undefined
+  /** Clients at the same time that name one namespace. Default: no limit. */
+  readonly maxClientsPerNamespace?: number | undefined
+  /** Namespaces that one client may name. Default: 100. */
+  readonly maxNamespacesPerClient?: number | undefined
+  /**
+   * What a client gets that is one too many:
+   *
+   * - `retry`: a stream that tells it when to come back (a time from `shutdownRetry`) and ends. A browser comes back.
+   * - `refuse`: 503 with `Retry-After`. A browser's `EventSource` gives up for good.
+   * - `evict-oldest`: its place; the oldest client, of the address or namespace if that is what is full, is ended.
+   *
+   * Default: `retry`.
+   */
+  readonly whenFull?: "retry" | "refuse" | "evict-oldest" | undefined
+  /** Bytes that may wait for all clients together; with more, those for which most waits are ended. Default: 256 MiB. */
+  readonly maxTotalPendingBytes?: number | undefined
+  /**
+   * How long a client may stay, so that clients move to other servers in time: each is ended cleanly between 80 % and 100 %
+   * of it. Default: no limit.
+   */
+  readonly maxLifetime?: Duration.DurationInput | undefined
+  /**
+   * Time over which clients are ended at shutdown, if they are more than 50, so that they do not come back as one. Default:
+   * 1 second.
+   */
+  readonly drainWindow?: Duration.DurationInput | undefined
 }
 
 /**
@@ -52,6 +82,14 @@ export interface HubSettings {
   readonly shutdownRetryMillis: readonly [min: number, max: number] | undefined
   readonly maxNamespaceBytes: number
   readonly maxEventBytes: number
+  readonly maxClients: number
+  readonly maxClientsPerAddress: number
+  readonly maxClientsPerNamespace: number
+  readonly maxNamespacesPerClient: number
+  readonly whenFull: "retry" | "refuse" | "evict-oldest"
+  readonly maxTotalPendingBytes: number
+  readonly maxLifetimeMillis: number
+  readonly drainMillis: number
 }
 
 /**
@@ -71,7 +109,18 @@ export const hubSettings = (options: HubOptions = {}): HubSettings => {
     stallMillis: atLeast("stallTimeout", 10, Duration.toMillis(options.stallTimeout ?? "30 seconds")),
     maxPendingEvents: atLeast("maxPendingEvents", 1, options.maxPendingEvents ?? 16_384),
     shutdownRetryMillis: retry === false ? undefined : [Duration.toMillis(retry[0]), Duration.toMillis(retry[1])],
-    maxNamespaceBytes: atLeast("maxNamespaceBytes", 1, options.maxNamespaceBytes ?? defaultMaxBytes)
+    maxNamespaceBytes: atLeast("maxNamespaceBytes", 1, options.maxNamespaceBytes ?? defaultMaxBytes),
+    maxClients: limit("maxClients", options.maxClients),
+    maxClientsPerAddress: limit("maxClientsPerAddress", options.maxClientsPerAddress),
+    maxClientsPerNamespace: limit("maxClientsPerNamespace", options.maxClientsPerNamespace),
+    maxNamespacesPerClient: limit("maxNamespacesPerClient", options.maxNamespacesPerClient ?? 100),
+    whenFull: options.whenFull ?? "retry",
+    maxTotalPendingBytes: atLeast("maxTotalPendingBytes", 1, options.maxTotalPendingBytes ?? 256 * 1024 * 1024),
+    maxLifetimeMillis:
+      options.maxLifetime === undefined
+        ? Infinity
+        : atLeast("maxLifetime", 1000, Duration.toMillis(options.maxLifetime)),
+    drainMillis: atLeast("drainWindow", 0, Duration.toMillis(options.drainWindow ?? "1 second"))
   }
   if (settings.keepalive !== false && !Schedule.isSchedule(settings.keepalive)) {
     atLeast("keepalive", 100, Duration.toMillis(settings.keepalive))
@@ -88,14 +137,31 @@ const atLeast = (name: string, min: number, value: number): number => {
   return value
 }
 
+const limit = (name: string, value: number | undefined): number =>
+  value === undefined ? Infinity : atLeast(name, 1, value)
+
 const positive = (name: string, what: string): Config.Config<number> =>
   Config.integer(name).pipe(
     Config.validate({ message: "must be at least 1", validation: (value) => value >= 1 }),
     Config.withDescription(what)
   )
 
+const optional = <A>(config: Config.Config<A>): Config.Config<A | undefined> => Config.withDefault(config, undefined)
+
+const time = (name: string, min: number, what: string): Config.Config<Duration.Duration | undefined> =>
+  Config.duration(name).pipe(
+    Config.validate({
+      message: `must be a time of at least ${min} ms`,
+      validation: (time) => Duration.isFinite(time) && Duration.toMillis(time) >= min
+    }),
+    Config.withDescription(what),
+    optional
+  )
+
 /**
- * Reads `SSE_KEEPALIVE`, `SSE_MAX_PENDING_BYTES` and `SSE_STALL_TIMEOUT`. What is not set keeps its default.
+ * Reads `SSE_KEEPALIVE`, `SSE_MAX_PENDING_BYTES`, `SSE_MAX_TOTAL_PENDING_BYTES`, `SSE_STALL_TIMEOUT`, `SSE_MAX_CLIENTS`,
+ * `SSE_MAX_CLIENTS_PER_ADDRESS`, `SSE_MAX_CLIENTS_PER_NAMESPACE`, `SSE_WHEN_FULL`, `SSE_MAX_LIFETIME` and `SSE_DRAIN`.
+ * What is not set keeps its default.
  *
  * @since 0.1.0
  * @category config
@@ -114,15 +180,21 @@ export const hubFromEnv: Config.Config<HubOptions> = Config.all({
     Config.withDefault(undefined),
     Config.withDescription("time between keepalives, or off")
   ),
-  maxPendingBytes: positive("SSE_MAX_PENDING_BYTES", "bytes that may wait for one client").pipe(
-    Config.withDefault(undefined)
+  maxPendingBytes: optional(positive("SSE_MAX_PENDING_BYTES", "bytes that may wait for one client")),
+  maxTotalPendingBytes: optional(positive("SSE_MAX_TOTAL_PENDING_BYTES", "bytes that may wait for all clients")),
+  stallTimeout: time("SSE_STALL_TIMEOUT", 100, "how long anything may wait for one client"),
+  maxClients: optional(positive("SSE_MAX_CLIENTS", "clients at the same time")),
+  maxClientsPerAddress: optional(positive("SSE_MAX_CLIENTS_PER_ADDRESS", "clients at the same time with one address")),
+  maxClientsPerNamespace: optional(
+    positive("SSE_MAX_CLIENTS_PER_NAMESPACE", "clients at the same time that name one namespace")
   ),
-  stallTimeout: Config.duration("SSE_STALL_TIMEOUT").pipe(
-    Config.validate({
-      message: "must be a time of at least 100 ms",
-      validation: (timeout) => Duration.isFinite(timeout) && Duration.toMillis(timeout) >= 100
-    }),
-    Config.withDefault(undefined),
-    Config.withDescription("how long anything may wait for one client")
-  )
+  whenFull: optional(
+    Config.literal(
+      "retry",
+      "refuse",
+      "evict-oldest"
+    )("SSE_WHEN_FULL").pipe(Config.withDescription("what a client gets that is one too many"))
+  ),
+  maxLifetime: time("SSE_MAX_LIFETIME", 1000, "how long a client may stay"),
+  drainWindow: time("SSE_DRAIN", 0, "time over which clients are ended at shutdown")
 })

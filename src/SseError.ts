@@ -77,6 +77,21 @@ export class HubClosed extends Schema.TaggedError<HubClosed>("effect-sse/HubClos
 }
 
 /**
+ * A client was not connected, because so many are already. See `HubOptions` for the limits and for `whenFull`.
+ *
+ * @since 0.1.0
+ * @category errors
+ */
+export class LimitReached extends Schema.TaggedError<LimitReached>("effect-sse/LimitReached")("LimitReached", {
+  limit: Schema.Literal("maxClients", "maxClientsPerAddress", "maxClientsPerNamespace", "maxNamespacesPerClient"),
+  max: Schema.NonNegativeInt
+}) {
+  override get message(): string {
+    return `${this.limit} is ${this.max}`
+  }
+}
+
+/**
  * An in-process subscriber let more than `limit` events wait. Its stream fails with this; nobody else is affected.
  *
  * @since 0.1.0

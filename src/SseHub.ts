@@ -31,7 +31,14 @@ import * as Registry from "./internal/registry.js"
 import * as Keepalive from "./Keepalive.js"
 import * as Namespace from "./Namespace.js"
 import { type HubOptions, type HubSettings, hubSettings } from "./SseConfig.js"
-import { HubClosed, InvalidEvent, type InvalidNamespace, type PublishError, SubscriberTooSlow } from "./SseError.js"
+import {
+  HubClosed,
+  InvalidEvent,
+  type InvalidNamespace,
+  type LimitReached,
+  type PublishError,
+  SubscriberTooSlow
+} from "./SseError.js"
 import * as SseEvent from "./SseEvent.js"
 import * as SseMetrics from "./SseMetrics.js"
 
@@ -62,7 +69,7 @@ export class SseHub extends Context.Tag("effect-sse/SseHub")<
       namespace: string
     ) => Stream.Stream<SseEvent.SseEvent, InvalidNamespace | SubscriberTooSlow | HubClosed>
     /** Registers an open response, writes the first comment and gives the client's id. */
-    readonly connect: (request: ConnectRequest) => Effect.Effect<number, HubClosed>
+    readonly connect: (request: ConnectRequest) => Effect.Effect<number, HubClosed | LimitReached>
     /** The connected clients, oldest first. */
     readonly clients: Effect.Effect<ReadonlyArray<ClientStatus>>
     /** Counts over the life of the hub. */
@@ -84,8 +91,10 @@ export class SseHub extends Context.Tag("effect-sse/SseHub")<
      * that lets more than `maxPendingEvents` wait fails with {@link SubscriberTooSlow}; it ends when the hub is closed.
      */
     readonly presence: (namespace: string) => Stream.Stream<Presence, InvalidNamespace | SubscriberTooSlow>
-    /** What tells one client when to come back: a `retry:` of its own, or nothing if `shutdownRetry` is `false`. */
-    readonly farewell: Effect.Effect<string>
+    /** When one client that cannot stay should come back, in ms; `undefined` if `shutdownRetry` is `false`. */
+    readonly comeBackIn: Effect.Effect<number | undefined>
+    /** What a client gets that is one too many. */
+    readonly whenFull: "retry" | "refuse" | "evict-oldest"
     /** Keepalives for one response, for connections that merge them. */
     readonly keepalive: Stream.Stream<string>
     /** The longest namespace it takes, in bytes. */
@@ -117,7 +126,6 @@ export const make = (options?: HubOptions): Effect.Effect<SseHub["Type"], never,
     const startedAt = yield* Clock.currentTimeMillis
     const registry = yield* Ref.make(Registry.empty)
     const use = new NamespaceUse()
-    const dispatcher = yield* Dispatcher.make(registry, use, settings.maxPendingBytes)
     const closed = yield* Effect.makeLatch(false)
     const streams = new Set<Mailbox.Mailbox<SseEvent.SseEvent, SubscriberTooSlow>>()
     let open = true
@@ -127,6 +135,7 @@ export const make = (options?: HubOptions): Effect.Effect<SseHub["Type"], never,
     const encode = makeEncoder(settings)
     const nextId = () => ++lastId
     const clients = yield* Clients.make(registry, settings, isOpen, nextId)
+    const dispatcher = yield* Dispatcher.make(registry, use, settings.maxPendingBytes, clients.relieve)
 
     yield* log.tail(dispatcher).pipe(Effect.orDie)
 
@@ -207,7 +216,8 @@ export const make = (options?: HubOptions): Effect.Effect<SseHub["Type"], never,
     yield* Effect.addFinalizer(() => shutdown)
 
     const look = Effect.map(
-      Effect.orElseSucceed(log.size, () => 0),
+      // What is not known is shown as none.
+      Effect.catchAllCause(log.size, () => Effect.succeed(0)),
       (historyEvents) => ({
         clients: clients.count(),
         published,
@@ -243,7 +253,8 @@ export const make = (options?: HubOptions): Effect.Effect<SseHub["Type"], never,
       presence: (path) =>
         Stream.unwrap(Effect.map(Namespace.parse(path, { maxBytes: settings.maxNamespaceBytes }), clients.presence)),
       keepalive: Keepalive.stream(settings.keepalive),
-      farewell: clients.farewell,
+      comeBackIn: clients.comeBackIn,
+      whenFull: settings.whenFull,
       maxNamespaceBytes: settings.maxNamespaceBytes,
       shutdown,
       awaitShutdown: closed.await

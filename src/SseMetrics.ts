@@ -9,6 +9,7 @@
  * | `sse_connections` | gauge | connected clients |
  * | `sse_connects_total` | counter | clients that connected |
  * | `sse_disconnects_total{reason}` | counter | clients that ended, by `EndReason` |
+ * | `sse_refusals_total{limit}` | counter | clients that were not connected, by the limit that was reached |
  * | `sse_publishes_total` | counter | events taken |
  * | `sse_deliveries_total` | counter | events handed to clients, once for each client |
  * | `sse_sent_bytes_total` | counter | bytes handed to clients |
@@ -27,7 +28,8 @@
 import * as Metric from "effect/Metric"
 import * as MetricBoundaries from "effect/MetricBoundaries"
 import * as MetricLabel from "effect/MetricLabel"
-import type { EndReason } from "./Connection.js"
+import { type EndReason, endReasons } from "./Connection.js"
+import type { LimitReached } from "./SseError.js"
 
 /**
  * @since 0.1.0
@@ -52,6 +54,17 @@ export const connects = Metric.counter("sse_connects_total", {
  */
 export const disconnects = Metric.counter("sse_disconnects_total", {
   description: "Clients that ended, by reason",
+  incremental: true
+})
+
+/**
+ * Tagged by limit with {@link limitTags}.
+ *
+ * @since 0.1.0
+ * @category metrics
+ */
+export const refusals = Metric.counter("sse_refusals_total", {
+  description: "Clients that were not connected, by the limit that was reached",
   incremental: true
 })
 
@@ -146,13 +159,19 @@ const tagsOf = <K extends string>(label: string, values: ReadonlyArray<K>): Read
  * @since 0.1.0
  * @category metrics
  */
-export const reasonTags: Readonly<Record<EndReason, Tags>> = tagsOf("reason", [
-  "client-closed",
-  "pending-overflow",
-  "stalled",
-  "disconnected",
-  "shutdown",
-  "failed"
+export const reasonTags: Readonly<Record<EndReason, Tags>> = tagsOf("reason", endReasons)
+
+/**
+ * The tags of {@link refusals}, for each limit.
+ *
+ * @since 0.1.0
+ * @category metrics
+ */
+export const limitTags: Readonly<Record<LimitReached["limit"], Tags>> = tagsOf("limit", [
+  "maxClients",
+  "maxClientsPerAddress",
+  "maxClientsPerNamespace",
+  "maxNamespacesPerClient"
 ])
 
 /**

@@ -8,6 +8,7 @@ import * as HttpLayerRouter from "@effect/platform/HttpLayerRouter"
 import * as HttpRouter from "@effect/platform/HttpRouter"
 import * as HttpServerRequest from "@effect/platform/HttpServerRequest"
 import type * as HttpServerResponse from "@effect/platform/HttpServerResponse"
+import * as Cause from "effect/Cause"
 import * as Effect from "effect/Effect"
 import type * as Layer from "effect/Layer"
 import * as Redacted from "effect/Redacted"
@@ -19,6 +20,7 @@ import * as Health from "./http/Health.js"
 import * as Metrics from "./http/Metrics.js"
 import * as Pipelining from "./http/Pipelining.js"
 import * as Publish from "./http/Publish.js"
+import * as RateLimit from "./http/RateLimit.js"
 import * as Refusal from "./http/Refusal.js"
 import * as Subscribe from "./http/Subscribe.js"
 import { splitUrl } from "./http/url.js"
@@ -35,6 +37,8 @@ export interface RoutesOptions extends ClientAddress.ClientAddressOptions {
   readonly publishToken?: Redacted.Redacted<string> | string | undefined
   /** The largest body of a publish, in bytes; a larger one is refused (413). Default: 1 MiB. */
   readonly maxBodyBytes?: number | undefined
+  /** Events that are taken in a second over HTTP, from all publishers; more are refused (429). Default: no limit. */
+  readonly maxPublishesPerSecond?: number | undefined
   /**
    * `auto`: where the server is Node's, streams are written straight to the socket, at a fraction of the cost.
    * `portable`: always as a `Stream` through the `HttpServer`. The bytes are the same. Default: `auto`.
@@ -73,7 +77,8 @@ const handlers = (options: RoutesOptions = {}) => {
   const metrics = Metrics.make({ access: options.metrics ?? "loopback", proxies: options })
   const publish: Publish.PublishOptions = {
     token: typeof options.publishToken === "string" ? Redacted.make(options.publishToken) : options.publishToken,
-    maxBodyBytes: options.maxBodyBytes ?? 1024 * 1024
+    maxBodyBytes: options.maxBodyBytes ?? 1024 * 1024,
+    rateLimit: RateLimit.make(options.maxPublishesPerSecond ?? Infinity)
   }
   if (publish.token !== undefined && Redacted.value(publish.token) === "") throw new Error("publishToken is empty")
   /** @param seen whether the URL that a handler sees has the route's own path in front */
@@ -99,7 +104,16 @@ const exactly =
 const at = (prefix: number, handle: (path: string) => Handler): Handler =>
   Effect.flatMap(
     HttpServerRequest.HttpServerRequest,
-    (request) => Pipelining.refuse(request) ?? Effect.interruptible(handle(splitUrl(request.url)[0].slice(prefix)))
+    (request) =>
+      Pipelining.refuse(request) ??
+      Effect.catchAllDefect(Effect.interruptible(handle(splitUrl(request.url)[0].slice(prefix))), failed)
+  )
+
+/** A defect, as in a hook of the app, ends the one request. It is told to the log, and to the client only that it is. */
+const failed = (defect: unknown): Effect.Effect<HttpServerResponse.HttpServerResponse> =>
+  Effect.as(
+    Effect.logError("effect-sse: a request failed", Cause.die(defect)),
+    Refusal.refuse(500, "InternalError", "this request failed; the server's log has the reason")
   )
 
 /**
@@ -118,7 +132,7 @@ const at = (prefix: number, handle: (path: string) => Handler): Handler =>
  * | `GET /healthz` | 200 `{"status":"ok"}`, or 503 `{"status":"draining"}` when the hub is closing |
  *
  * A refusal has a JSON body `{"error","message"}`: 400 bad input, 401 or 403 token, 405 method, 413 body too large, 415
- * media type, 503 publishing while shutting down.
+ * media type, 429 too many events, 500 a defect in a hook of yours, 503 publishing while shutting down.
  *
  * @throws Error if the options make no sense (see {@link RoutesOptions})
  * @since 0.1.0

@@ -36,7 +36,14 @@ Environment:
   SSE_PUBLISH_TOKEN           what publishers send; made and printed at start if not set
   SSE_KEEPALIVE               time between keepalives, or off          (15 seconds)
   SSE_MAX_PENDING_BYTES       bytes that may wait for one client       (1048576)
+  SSE_MAX_TOTAL_PENDING_BYTES bytes that may wait for all clients      (268435456)
   SSE_STALL_TIMEOUT           how long anything may wait for one       (30 seconds)
+  SSE_MAX_CLIENTS             clients at the same time                 (no limit)
+  SSE_MAX_CLIENTS_PER_ADDRESS, SSE_MAX_CLIENTS_PER_NAMESPACE           (no limit)
+  SSE_WHEN_FULL               what one too many gets: retry (a stream that tells when
+                              to come back), refuse (503) or evict-oldest  (retry)
+  SSE_MAX_LIFETIME            how long a client may stay               (no limit)
+  SSE_DRAIN                   time over which clients are ended at shutdown (1 second)
   SSE_ADMIN                   who sees the admin page: loopback, open or off  (loopback)
   SSE_METRICS                 who sees /metrics: loopback, open or off        (loopback)
   SSE_LOG                     json, pretty, none, or a line of text for each  (text)

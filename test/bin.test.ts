@@ -1,7 +1,8 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Effect } from "effect"
+import { Effect, Fiber } from "effect"
 import { command, node } from "./support/command.js"
 import { connect, request } from "./support/rawClient.js"
+import { eventually } from "./support/server.js"
 
 const run = (args: ReadonlyArray<string>, env?: Record<string, string>) => node(["dist/bin.js", ...args], env)
 
@@ -53,6 +54,56 @@ describe("effect-sse serve", () => {
       })
     )
   }
+
+  it.scopedLive(
+    "SIGTERM during 1,000 streams and a flood: what was accepted is delivered, the rest refused, exit 0",
+    () =>
+      Effect.gen(function* () {
+        const server = yield* serve([], { SSE_PUBLISH_TOKEN: "secret" })
+        const clients = yield* Effect.replicateEffect(connect(server.port, "/subscribe/"), 1000)
+        yield* Effect.forEach(clients, (client) => client.until((body) => body !== ""))
+        let accepted = 0
+        const publish = Effect.gen(function* () {
+          const answer = yield* request(server.port, "/publish/flood", {
+            method: "POST",
+            headers: { Authorization: "Bearer secret" },
+            body: "x"
+          })
+          if (answer.status === 202) accepted++
+          else assert.strictEqual(answer.status, 503)
+        })
+        // Until the server takes no connection any more.
+        const flood = yield* Effect.fork(
+          Effect.replicateEffect(Effect.ignore(Effect.forever(Effect.scoped(publish))), 20).pipe(
+            Effect.withConcurrency("unbounded")
+          )
+        )
+        yield* eventually(Effect.sync(() => accepted > 100))
+        const start = performance.now()
+        server.process.kill("SIGTERM")
+        assert.strictEqual(yield* server.exit, 0)
+        assert.isBelow(performance.now() - start, 3000, "the drain window and 2 seconds")
+        yield* Fiber.interrupt(flood)
+        for (const client of clients) {
+          const { body, clean } = yield* client.ended
+          assert.isTrue(clean)
+          assert.match(body, /retry:\d+\n\n$/)
+          assert.isAtLeast(body.split("data:x\n\n").length - 1, accepted)
+        }
+      })
+  )
+
+  it.scopedLive("a second signal ends it at once", () =>
+    Effect.gen(function* () {
+      const server = yield* serve([], { SSE_DRAIN: "1 minute" })
+      const clients = yield* Effect.replicateEffect(connect(server.port, "/subscribe/"), 200)
+      yield* Effect.forEach(clients, (client) => client.until((body) => body !== ""))
+      server.process.kill("SIGTERM")
+      yield* clients[0]!.ended
+      server.process.kill("SIGTERM")
+      assert.strictEqual(yield* server.exit, "SIGTERM")
+    })
+  )
 
   it.scopedLive("ends with npm start, too", () =>
     Effect.gen(function* () {

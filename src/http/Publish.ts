@@ -16,12 +16,14 @@ import { turn } from "../internal/eventLoop.js"
 import * as Namespace from "../Namespace.js"
 import { SseHub } from "../SseHub.js"
 import type { SseEvent } from "../SseEvent.js"
+import type { RateLimit } from "./RateLimit.js"
 import * as Refusal from "./Refusal.js"
 import { splitUrl } from "./url.js"
 
 export interface PublishOptions {
   readonly token: Redacted.Redacted<string> | undefined
   readonly maxBodyBytes: number
+  readonly rateLimit: RateLimit
 }
 
 /** @param path the raw path behind `/publish`, without the query */
@@ -52,11 +54,19 @@ export const handle = (
       return yield* refusal(Refusal.refuse(415, "UnsupportedMediaType", `cannot read content-encoding ${encoding}`))
     }
     const body = yield* readBody(request, options.maxBodyBytes)
+    const takeTurn = (events: number) =>
+      Effect.flatMap(options.rateLimit(events), (millis) =>
+        millis === 0
+          ? Effect.void
+          : refusal(Refusal.tooManyRequests("events come faster than this server takes them", millis))
+      )
     if (!isBatch) {
+      yield* takeTurn(1)
       const position = yield* hub.publish({ namespace, data: body, ...(yield* readQuery(request.url)) })
       return HttpServerResponse.unsafeJson({ position }, { status: 202 })
     }
     const lines = yield* readLines(body, namespace)
+    yield* takeTurn(lines.length)
     const positions = yield* hub
       .publishAll(lines.map((line) => line.event))
       .pipe(

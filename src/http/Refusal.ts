@@ -32,5 +32,8 @@ export const invalidEvent = (
 export const methodNotAllowed = (allow: string): HttpServerResponse.HttpServerResponse =>
   refuse(405, "MethodNotAllowed", `this address takes ${allow}`, { headers: { allow } })
 
+export const tooManyRequests = (message: string, retryMillis: number): HttpServerResponse.HttpServerResponse =>
+  refuse(429, "TooManyRequests", message, { headers: { "retry-after": String(Math.ceil(retryMillis / 1000)) } })
+
 export const unavailable = (message: string): HttpServerResponse.HttpServerResponse =>
   refuse(503, "Unavailable", message, { headers: { "retry-after": "5" } })

@@ -12,7 +12,8 @@ import * as Scope from "effect/Scope"
 import * as Connection from "../Connection.js"
 import * as Namespace from "../Namespace.js"
 import * as NodeConnection from "../node/NodeConnection.js"
-import type { HubClosed } from "../SseError.js"
+import type { HubClosed, LimitReached } from "../SseError.js"
+import * as SseEvent from "../SseEvent.js"
 import { SseHub } from "../SseHub.js"
 import * as Refusal from "./Refusal.js"
 import { splitUrl } from "./url.js"
@@ -90,22 +91,37 @@ const subscribe = (
       ? portable(connected, connection, Context.get(context, Scope.Scope))
       : Effect.as(connected, headOnly)
   ).pipe(
-    // A browser that is answered anything but 200 never comes back. This one is told when to.
-    Effect.catchAll(() => {
+    Effect.catchAll((error) => {
       connection.close()
-      return Effect.map(hub.farewell, (body) => HttpServerResponse.text(body, { contentType, headers: head }))
+      return Effect.map(hub.comeBackIn, (millis) => refuse(error, millis, hub.whenFull === "refuse"))
     })
   )
+}
+
+/** @param millis when to come back */
+const refuse = (error: HubClosed | LimitReached, millis: number | undefined, plainly: boolean) => {
+  if (error._tag === "LimitReached" && error.limit === "maxNamespacesPerClient") {
+    return Refusal.refuse(400, error._tag, error.message, { headers: cors, details: { limit: error.limit } })
+  }
+  if (error._tag === "LimitReached" && plainly) {
+    return Refusal.refuse(503, error._tag, error.message, {
+      headers: { ...cors, "retry-after": String(Math.ceil((millis ?? 1000) / 1000)) },
+      details: { limit: error.limit }
+    })
+  }
+  // A browser that is answered anything but 200 never comes back. This one is told when to.
+  const body = millis === undefined ? "" : SseEvent.retry(millis)
+  return HttpServerResponse.text(body, { contentType, headers: head })
 }
 
 /** For HEAD, and where the connection takes the socket when the head is written. */
 const headOnly = HttpServerResponse.empty({ status: 200, headers: { ...head, "content-type": contentType } })
 
 const portable = (
-  connected: Effect.Effect<number, HubClosed>,
+  connected: Effect.Effect<number, HubClosed | LimitReached>,
   connection: Connection.PortableConnection,
   scope: Scope.Scope
-): Effect.Effect<HttpServerResponse.HttpServerResponse, HubClosed> =>
+): Effect.Effect<HttpServerResponse.HttpServerResponse, HubClosed | LimitReached> =>
   // The scope's own finalizer and not Effect.acquireRelease, which costs more than all the rest of a connect: it compares
   // all fiber refs.
   Scope.addFinalizer(

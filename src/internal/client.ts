@@ -44,7 +44,7 @@ export class Client implements Subscriber {
     private readonly limits: ClientLimits,
     private readonly totals: Totals,
     private readonly onEnd: (client: Client) => void,
-    private readonly onWait: () => void
+    private readonly onWait: (client: Client) => void
   ) {}
 
   get id(): number {
@@ -89,7 +89,7 @@ export class Client implements Subscriber {
     }
     if (this.markedAt === undefined && this.pendingBytes > 0) {
       this.setMark(now)
-      this.onWait()
+      this.onWait(this)
     }
   }
 
@@ -115,9 +115,9 @@ export class Client implements Subscriber {
   }
 
   /** Tells the client when to come back, and ends. */
-  shutdown(retryMillis: number | undefined, now: number): void {
+  sayGoodbye(retryMillis: number | undefined, reason: "shutdown" | "evicted", now: number): void {
     if (retryMillis !== undefined) this.write(frameOf(retryBlock(retryMillis)), now)
-    this.end("shutdown")
+    this.end(reason)
   }
 
   private setMark(now: number): void {

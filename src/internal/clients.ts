@@ -11,15 +11,17 @@ import * as Random from "effect/Random"
 import * as Ref from "effect/Ref"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
-import type { EndReason } from "../Connection.js"
+import { type EndReason, endReasons } from "../Connection.js"
 import type { ClientChange, ClientStatus, ConnectRequest, Presence } from "../HubClient.js"
 import type { Namespace } from "../Namespace.js"
 import * as Ns from "../Namespace.js"
 import type { HubSettings } from "../SseConfig.js"
-import { HubClosed, SubscriberTooSlow } from "../SseError.js"
+import { HubClosed, LimitReached, SubscriberTooSlow } from "../SseError.js"
 import * as SseEvent from "../SseEvent.js"
 import * as SseMetrics from "../SseMetrics.js"
+import { overflowing } from "./budget.js"
 import { Client, type Totals } from "./client.js"
+import { pause } from "./eventLoop.js"
 import { of as frameOf } from "./frame.js"
 import * as Keepalives from "./keepalives.js"
 import * as Registry from "./registry.js"
@@ -27,7 +29,7 @@ import * as Registry from "./registry.js"
 const greeting = frameOf(SseEvent.comment("ok"))
 
 export interface Clients {
-  readonly connect: (request: ConnectRequest) => Effect.Effect<number, HubClosed>
+  readonly connect: (request: ConnectRequest) => Effect.Effect<number, HubClosed | LimitReached>
   /** How many there are. */
   readonly count: () => number
   /** Oldest first. */
@@ -37,13 +39,16 @@ export interface Clients {
   readonly presence: (namespace: Namespace) => Stream.Stream<Presence, SubscriberTooSlow>
   /** The last ones that ended, oldest first. */
   readonly recentEnds: () => ReadonlyArray<Disconnected>
-  readonly farewell: Effect.Effect<string>
+  /** In ms. */
+  readonly comeBackIn: Effect.Effect<number | undefined>
   /** Ends all, and waits until they are forgotten. None may come any more. */
   readonly endAll: Effect.Effect<void>
   readonly totals: Totals
   readonly ended: Record<EndReason, number>
   /** How many clients named each namespace. */
   readonly byNamespace: () => ReadonlyMap<Namespace, number>
+  /** Ends clients if more waits than the hub may hold. For the dispatcher, which gives the event loop back at that time. */
+  readonly relieve: () => void
   /** What waits, over all. */
   readonly pressure: () => { readonly pendingBytes: number; readonly slowClients: number }
 }
@@ -58,6 +63,10 @@ interface Watcher {
 
 /** Ended clients that are remembered: at least this many. */
 const keptEnds = 50
+
+/** Clients that end at shutdown without spreading them, and the least time in ms between two such steps. */
+const atOnce = 50
+const stepMillis = 20
 
 /** Whether the hub takes clients. Read in the same step that registers one, so that none slips in behind a shutdown. */
 export type IsOpen = () => boolean
@@ -76,13 +85,12 @@ export const make = (
     const left = yield* Queue.unbounded<Client>()
     const empty = yield* Effect.makeLatch(false)
     const totals: Totals = { deliveries: 0, bytes: 0 }
-    const ended: Record<EndReason, number> = {
-      "client-closed": 0,
-      "pending-overflow": 0,
-      stalled: 0,
-      disconnected: 0,
-      shutdown: 0,
-      failed: 0
+    const ended = Object.fromEntries(endReasons.map((reason) => [reason, 0])) as Record<EndReason, number>
+    const byNamespace = new Map<Namespace, number>()
+    const byAddress = new Map<string, number>()
+    const count = ({ info: { address, namespaces } }: Client, change: 1 | -1) => {
+      for (const namespace of namespaces) add(byNamespace, namespace, change)
+      if (address !== "") add(byAddress, address, change)
     }
 
     // By id, and so by age. Whoever is in the registry is here: both change in one step.
@@ -98,6 +106,8 @@ export const make = (
         yield* Ref.update(registry, (current) => {
           for (const client of clients) {
             connected.delete(client.id)
+            waiting.delete(client)
+            count(client, -1)
             const reason = client.ended ?? "client-closed"
             ended[reason]++
             SseMetrics.disconnects.unsafeUpdate(1, SseMetrics.reasonTags[reason])
@@ -114,28 +124,101 @@ export const make = (
     yield* Queue.takeBetween(left, 1, 4096).pipe(Effect.flatMap(forget), Effect.forever, Effect.forkScoped)
 
     // Looks only while something waits for somebody: an idle hub does nothing.
-    const waiting = yield* Effect.makeLatch(false)
-    const onWait = () => void waiting.unsafeOpen()
-    yield* waiting.await.pipe(
+    const waiting = new Set<Client>()
+    const someWait = yield* Effect.makeLatch(false)
+    const onWait = (client: Client) => {
+      waiting.add(client)
+      someWait.unsafeOpen()
+    }
+    yield* someWait.await.pipe(
       Effect.zipRight(Effect.sleep(settings.stallMillis / 10)),
       Effect.map(() => {
-        waiting.unsafeClose()
         const now = clock.unsafeCurrentTimeMillis()
-        for (const client of connected.values()) if (client.checkStall(now)) waiting.unsafeOpen()
+        for (const client of waiting) if (!client.checkStall(now)) waiting.delete(client)
+        if (waiting.size === 0) someWait.unsafeClose()
       }),
       Effect.forever,
       Effect.forkScoped
     )
+    let relievedAt = 0
+    const relieve = () => {
+      if (waiting.size * settings.maxPendingBytes <= settings.maxTotalPendingBytes) return
+      // Real time on purpose: this bounds how often the clients that wait are walked through.
+      const now = performance.now()
+      if (now - relievedAt < 100) return
+      relievedAt = now
+      for (const client of overflowing(waiting, settings.maxTotalPendingBytes)) client.end("hub-overflow")
+    }
 
     // Multiples of the golden ratio spread evenly over a range, however many there are, and need no generator where no
     // effect can run.
     const seed = yield* Random.next
+    const spread = (turn: number): number => (seed + turn * 0.6180339887498949) % 1
     const retryMillis = (turn: number): number | undefined => {
       const range = settings.shutdownRetryMillis
       if (range === undefined) return undefined
-      return Math.floor(range[0] + ((seed + turn * 0.6180339887498949) % 1) * (range[1] + 1 - range[0]))
+      return Math.floor(range[0] + spread(turn) * (range[1] + 1 - range[0]))
     }
-    const shutdownOne = (client: Client, now: number) => client.shutdown(retryMillis(client.id), now)
+    const sayGoodbye = (client: Client, reason: "shutdown" | "evicted", now: number) =>
+      client.sayGoodbye(retryMillis(client.id), reason, now)
+
+    // Each has its own time to go, between 80 % and 100 % of the longest.
+    const { maxLifetimeMillis } = settings
+    if (maxLifetimeMillis !== Infinity) {
+      const isOver = (client: Client, now: number) =>
+        now - client.info.connectedAt >= maxLifetimeMillis * (0.8 + 0.2 * spread(client.id))
+      yield* Effect.sleep(maxLifetimeMillis / 100).pipe(
+        Effect.map(() => {
+          const now = clock.unsafeCurrentTimeMillis()
+          for (const client of connected.values()) {
+            // They are in the order in which they came: behind the first that is too young for any, all are.
+            if (now - client.info.connectedAt < maxLifetimeMillis * 0.8) break
+            if (isOver(client, now)) client.end("lifetime")
+          }
+        }),
+        Effect.forever,
+        Effect.forkScoped
+      )
+    }
+
+    /** The limit that one more would break, and those of whom the oldest would make room. */
+    const full = (
+      namespaces: ReadonlyArray<Namespace>,
+      address: string
+    ): { readonly error: LimitReached; readonly isOne: (client: Client) => boolean } | undefined => {
+      const { maxClients, maxClientsPerAddress, maxClientsPerNamespace } = settings
+      if (connected.size >= maxClients) {
+        return { error: new LimitReached({ limit: "maxClients", max: maxClients }), isOne: () => true }
+      }
+      if (address !== "" && (byAddress.get(address) ?? 0) >= maxClientsPerAddress) {
+        return {
+          error: new LimitReached({ limit: "maxClientsPerAddress", max: maxClientsPerAddress }),
+          isOne: ({ info }) => info.address === address
+        }
+      }
+      const crowded = namespaces.find((namespace) => (byNamespace.get(namespace) ?? 0) >= maxClientsPerNamespace)
+      return crowded === undefined
+        ? undefined
+        : {
+            error: new LimitReached({ limit: "maxClientsPerNamespace", max: maxClientsPerNamespace }),
+            isOne: ({ info }) => info.namespaces.includes(crowded)
+          }
+    }
+
+    /** Why it may not come; makes room for it if the oldest has to go. */
+    const admit = (namespaces: ReadonlyArray<Namespace>, address: string, now: number): LimitReached | undefined => {
+      const { maxNamespacesPerClient: max } = settings
+      if (namespaces.length > max) return new LimitReached({ limit: "maxNamespacesPerClient", max })
+      const found = full(namespaces, address)
+      if (found === undefined || settings.whenFull !== "evict-oldest") return found?.error
+      for (const client of connected.values()) {
+        if (client.ended !== undefined || !found.isOne(client)) continue
+        sayGoodbye(client, "evicted", now)
+        return undefined
+      }
+      // All of them have ended already, and are forgotten in a moment.
+      return undefined
+    }
 
     // Gives those who are there in the step in which it begins, so that nobody is missed or told twice.
     const watch = (watcher: Watcher): Effect.Effect<ReadonlyArray<Client>, never, Scope.Scope> =>
@@ -148,15 +231,21 @@ export const make = (
         () => Effect.sync(() => void watchers.delete(watcher))
       )
 
-    const connect = (request: ConnectRequest): Effect.Effect<number, HubClosed> =>
+    const connect = (request: ConnectRequest): Effect.Effect<number, HubClosed | LimitReached> =>
       Effect.flatMap(
-        Ref.modify(registry, (current) => {
-          if (!isOpen()) return [undefined, current]
+        Ref.modify(registry, (current): [number | HubClosed | LimitReached, Registry.Registry] => {
+          if (!isOpen()) return [new HubClosed(), current]
           const now = clock.unsafeCurrentTimeMillis()
+          const namespaces = Registry.reduce(request.namespaces)
+          const refused = admit(namespaces, request.address ?? "", now)
+          if (refused !== undefined) {
+            SseMetrics.refusals.unsafeUpdate(1, SseMetrics.limitTags[refused.limit])
+            return [refused, current]
+          }
           const client = new Client(
             {
               id: nextId(),
-              namespaces: Registry.reduce(request.namespaces),
+              namespaces,
               requestPath: request.requestPath ?? "",
               address: request.address ?? "",
               userAgent: request.userAgent ?? "",
@@ -174,13 +263,14 @@ export const make = (
           if (!request.connection.keepsItselfAlive) keepalives.add(client, now)
           client.write(greeting, now)
           request.connection.onClose((reason) => {
-            if (reason === "shutdown") shutdownOne(client, clock.unsafeCurrentTimeMillis())
+            if (reason === "shutdown") sayGoodbye(client, "shutdown", clock.unsafeCurrentTimeMillis())
             else client.end(reason)
           })
           connected.set(client.id, client)
+          count(client, 1)
           return [client.id, Registry.add(current, client)]
         }),
-        (id) => (id === undefined ? Effect.fail(new HubClosed()) : Effect.succeed(id))
+        (result) => (typeof result === "number" ? Effect.succeed(result) : Effect.fail(result))
       )
 
     return {
@@ -229,30 +319,32 @@ export const make = (
           })
         ),
       recentEnds: () => recentEnds.slice(-keptEnds),
-      farewell: Effect.sync(() => {
-        const millis = retryMillis(nextId())
-        return millis === undefined ? "" : SseEvent.retry(millis)
-      }),
+      comeBackIn: Effect.sync(() => retryMillis(nextId())),
       endAll: Effect.gen(function* () {
-        const now = clock.unsafeCurrentTimeMillis()
         const clients = yield* list
-        for (const client of clients) shutdownOne(client, now)
+        // Few go at once. Many go in steps, so that they come back as they went.
+        const steps = Math.min(
+          Math.ceil(clients.length / atOnce),
+          Math.max(1, Math.floor(settings.drainMillis / stepMillis))
+        )
+        const size = Math.ceil(clients.length / steps)
+        for (let i = 0; i < clients.length; i += size) {
+          // Real time: whoever closes a hub on a TestClock would wait for ever.
+          if (i > 0) yield* pause(settings.drainMillis / steps)
+          const now = clock.unsafeCurrentTimeMillis()
+          for (const client of clients.slice(i, i + size)) sayGoodbye(client, "shutdown", now)
+        }
         if (clients.length > 0) yield* empty.await
         for (const watcher of watchers) watcher.onClose()
       }),
       totals,
       ended,
-      byNamespace: () => {
-        const counts = new Map<Namespace, number>()
-        for (const client of connected.values()) {
-          for (const namespace of client.namespaces) counts.set(namespace, (counts.get(namespace) ?? 0) + 1)
-        }
-        return counts
-      },
+      byNamespace: () => byNamespace,
+      relieve,
       pressure: () => {
         let pendingBytes = 0
         let slowClients = 0
-        for (const client of connected.values()) {
+        for (const client of waiting) {
           const pending = client.pendingBytes
           pendingBytes += pending
           if (pending > 0) slowClients++
@@ -261,6 +353,12 @@ export const make = (
       }
     }
   })
+
+const add = <K>(counts: Map<K, number>, key: K, change: number): void => {
+  const next = (counts.get(key) ?? 0) + change
+  if (next === 0) counts.delete(key)
+  else counts.set(key, next)
+}
 
 // Field by field: made ten thousand at a time, and a spread takes ten times as long.
 export const clientStatus = ({ bytes, events, info, pendingBytes }: Client): ClientStatus => ({

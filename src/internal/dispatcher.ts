@@ -6,6 +6,7 @@
  *
  * @internal
  */
+import * as Cause from "effect/Cause"
 import * as Chunk from "effect/Chunk"
 import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
@@ -46,7 +47,8 @@ export interface Dispatcher extends Tail {
 export const make = (
   registry: Ref.Ref<Registry.Registry>,
   use: NamespaceUse,
-  maxPendingBytes: number
+  maxPendingBytes: number,
+  relieve: () => void
 ): Effect.Effect<Dispatcher, never, Scope.Scope> =>
   Effect.gen(function* () {
     // What is appended together travels together: a place in the PubSub for each event would be most of a publish's garbage.
@@ -89,6 +91,7 @@ export const make = (
           for (const subscriber of subscription.list) {
             subscriber.deliver(batch, now)
             if (++writes % 32 === 0 && performance.now() - since > maxHoldMillis) {
+              relieve()
               yield* turn
               since = performance.now()
             }
@@ -119,6 +122,7 @@ export const make = (
               Effect.zipRight(
                 Effect.sync(() => {
                   settle(entries.length)
+                  relieve()
                   SseMetrics.roundEvents.unsafeUpdate(entries.length, [])
                   const now = clock.unsafeCurrentTimeNanos()
                   for (const at of offeredAt) SseMetrics.publishToWrite.unsafeUpdate(Number(now - at) / 1e9, [])
@@ -128,6 +132,9 @@ export const make = (
             ),
           { discard: true }
         )
+      ),
+      Effect.catchAllDefect((defect) =>
+        Effect.logError("effect-sse: the dispatcher failed, and goes on", Cause.die(defect))
       ),
       Effect.forever,
       Effect.forkScoped

@@ -8,6 +8,7 @@
  *
  * @internal
  */
+import * as Cause from "effect/Cause"
 import * as Clock from "effect/Clock"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -97,6 +98,12 @@ const makeEach = (schedule: Schedule.Schedule<unknown>): Effect.Effect<Keepalive
           client.id,
           Stream.runForEach(Keepalive.stream(schedule), () =>
             Effect.map(Clock.currentTimeMillis, (now) => client.write(frame, now))
+          ).pipe(
+            // A schedule of the app that throws.
+            Effect.catchAllDefect((defect) => {
+              client.end("failed")
+              return Effect.logError("effect-sse: a keepalive failed", Cause.die(defect))
+            })
           )
         )
       },

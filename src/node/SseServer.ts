@@ -49,6 +49,11 @@ export interface ServerOptions extends SseRoutes.RoutesOptions {
    * need 14 s; Linux cuts the number to `net.core.somaxconn`. Default: 16,384.
    */
   readonly backlog?: number | undefined
+  /**
+   * How long a request may take to arrive, head and body; one that takes longer is answered 408 and its connection closed. A
+   * third of it for the head. Default: 30 seconds.
+   */
+  readonly requestTimeout?: Duration.DurationInput | undefined
   /** How long connections may take to close at shutdown before they are cut. Default: 1 second. */
   readonly closeTimeout?: Duration.DurationInput | undefined
 }
@@ -78,7 +83,12 @@ export const layer = (
 ): Layer.Layer<HttpServer.HttpServer, HttpServerError.ServeError, SseHub> =>
   Layer.unwrapEffect(
     Effect.sync(() => {
-      const server = Http.createServer()
+      const requestTimeout = Duration.toMillis(options.requestTimeout ?? "30 seconds")
+      const server = Http.createServer({
+        requestTimeout,
+        headersTimeout: requestTimeout / 3,
+        connectionsCheckingInterval: Math.min(5000, requestTimeout / 6)
+      })
       const serving = Effect.gen(function* () {
         const hub = yield* SseHub
         const app = yield* HttpRouter.toHttpApp(SseRoutes.router({ node: hostname(), ...options }))
