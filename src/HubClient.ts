@@ -37,6 +37,7 @@ export interface ClientStatus {
   /** Unique in this hub. */
   readonly id: number
   readonly namespaces: ReadonlyArray<Namespace>
+  /** Cut at 512 characters, as is the user agent. */
   readonly requestPath: string
   readonly address: string
   readonly userAgent: string

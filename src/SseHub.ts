@@ -213,8 +213,6 @@ export const make = (options?: HubOptions): Effect.Effect<SseHub["Type"], never,
         yield* closed.open
       })
     }).pipe(Effect.uninterruptible)
-    yield* Effect.addFinalizer(() => shutdown)
-
     const look = Effect.map(
       // What is not known is shown as none.
       Effect.catchAllCause(log.size, () => Effect.succeed(0)),
@@ -227,6 +225,8 @@ export const make = (options?: HubOptions): Effect.Effect<SseHub["Type"], never,
       })
     )
     const samples = yield* Activities.make(look)
+    // Behind the samples: the last one is taken when all is over.
+    yield* Effect.addFinalizer(() => shutdown)
 
     return SseHub.of({
       publish: (event) => Effect.map(publishAll([event]), (positions) => positions[0]!),

@@ -18,40 +18,47 @@ import * as Refusal from "./Refusal.js"
  *   the browser's own machine (DNS rebinding).
  * - `open`: everyone.
  * - `off`: nobody; 403 with the body `403 admin endpoint disabled`, as the Go server answers.
- * - an effect: whoever it says `true` for, by the request.
+ * - an effect: whoever it says `true` for, by the request. Others get 403, or the response that it gives instead of `false`,
+ *   such as a 401 that asks who they are.
  *
  * @since 0.1.0
  * @category models
  */
-export type Access = "loopback" | "open" | "off" | Effect.Effect<boolean, never, HttpServerRequest.HttpServerRequest>
+export type Access =
+  | "loopback"
+  | "open"
+  | "off"
+  | Effect.Effect<boolean | HttpServerResponse.HttpServerResponse, never, HttpServerRequest.HttpServerRequest>
 
 /**
  * Gives the refusal of the current request, or `undefined` if it may pass.
  *
- * @param option the option's name, for the message
+ * @param name of the option, and of what is reached
  * @internal
  */
 export const make = (
   access: Access,
-  option: string,
+  name: "admin" | "metrics",
   proxies: ClientAddress.ClientAddressOptions
 ): Effect.Effect<HttpServerResponse.HttpServerResponse | undefined, never, HttpServerRequest.HttpServerRequest> => {
   if (access === "open") return Effect.succeed(undefined)
-  if (access === "off") return Effect.succeed(HttpServerResponse.text("403 admin endpoint disabled\n", { status: 403 }))
-  if (access !== "loopback") return Effect.map(access, (allowed) => (allowed ? undefined : forbidden("not allowed")))
-  const clientAddress = ClientAddress.make(proxies)
-  const trusts = (proxies.trustedProxies ?? 0) !== 0
+  if (access === "off")
+    return Effect.succeed(HttpServerResponse.text(`403 ${name} endpoint disabled\n`, { status: 403 }))
+  if (access !== "loopback") {
+    return Effect.map(access, (answer) =>
+      answer === true ? undefined : answer === false ? forbidden("not allowed") : answer
+    )
+  }
+  const resolve = ClientAddress.resolver(proxies)
+  const refuse = (why: string) => forbidden(`${why}; ${name} can be opened to others (SSE_${name.toUpperCase()})`)
   return Effect.map(HttpServerRequest.HttpServerRequest, (request) => {
-    const refuse = (why: string) => forbidden(`${why}; the option "${option}" lets others in`)
     const peer = Option.getOrElse(request.remoteAddress, () => "")
-    if (!isLoopbackAddress(clientAddress(request))) return refuse("only requests from this machine are answered")
-    if (
-      !isLoopbackAddress(ClientAddress.normalize(peer) ?? "") ||
-      (!trusts && forwarding.some((h) => h in request.headers))
-    ) {
-      return refuse(
-        "only requests from this machine are answered, and this one came through a proxy that is not trusted"
-      )
+    const { address, vouched } = resolve(request)
+    if (!isLoopbackAddress(ClientAddress.normalize(peer) ?? "") || !isLoopbackAddress(address)) {
+      return refuse("only requests from this machine are answered")
+    }
+    if (!vouched && forwarding.some((header) => header in request.headers)) {
+      return refuse("this request came through a proxy, and no trusted one says that it is from this machine")
     }
     const host = request.headers["host"] ?? request.headers[":authority"]
     return host === undefined || isLoopbackHost(host)
@@ -81,8 +88,10 @@ export const crossSite = (
   const site = request.headers["sec-fetch-site"]
   const origin = request.headers["origin"]
   const host = request.headers["host"] ?? request.headers[":authority"]
+  // What the browser says of the site counts: a proxy may have changed the host that was asked for.
   const same =
-    (site === undefined || site === "same-origin" || site === "none") &&
-    (origin === undefined || /^https?:\/\/(.*)$/i.exec(origin)?.[1] === host)
+    site === undefined
+      ? origin === undefined || /^https?:\/\/(.*)$/i.exec(origin)?.[1] === host
+      : site === "same-origin" || site === "none"
   return same ? undefined : forbidden("this request was sent by a page of another site")
 }

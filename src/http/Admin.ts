@@ -6,6 +6,7 @@
 import * as HttpServerRequest from "@effect/platform/HttpServerRequest"
 import * as HttpServerResponse from "@effect/platform/HttpServerResponse"
 import * as Chunk from "effect/Chunk"
+import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as Schedule from "effect/Schedule"
@@ -29,14 +30,26 @@ export interface AdminOptions {
 
 type Handler = Effect.Effect<HttpServerResponse.HttpServerResponse, never, SseHub | HttpServerRequest.HttpServerRequest>
 
+/** Streams that are open at the same time: each page has two. */
+const maxStreams = 64
+
+/** What all viewers share. */
+interface Shared {
+  readonly node: string
+  streams: number
+  /** The status as it was last made: one a second is enough for any number of pages. */
+  last: { readonly at: number; readonly block: Uint8Array } | undefined
+}
+
 /** @param path the raw path behind `/admin`, without the query */
 export const make = (options: AdminOptions): ((path: string) => Handler) => {
   const refusal = Access.make(options.access, "admin", options.proxies)
+  const shared: Shared = { node: options.node, streams: 0, last: undefined }
   return (path) =>
-    Effect.flatMap(refusal, (refused) => (refused === undefined ? route(path, options.node) : Effect.succeed(refused)))
+    Effect.flatMap(refusal, (refused) => (refused === undefined ? route(path, shared) : Effect.succeed(refused)))
 }
 
-const route = (path: string, node: string): Handler =>
+const route = (path: string, shared: Shared): Handler =>
   Effect.flatMap(HttpServerRequest.HttpServerRequest, (request) => {
     const query = new URLSearchParams(splitUrl(request.url)[1])
     const get = (handler: Handler): Handler =>
@@ -46,9 +59,11 @@ const route = (path: string, node: string): Handler =>
       const atPage = splitUrl(request.originalUrl)[0].endsWith("/")
       return get(atPage ? Effect.sync(() => show(crypto.randomUUID())) : Effect.succeed(redirect))
     }
-    if (path === "/status.json") return get(status(query, node))
-    if (path === "/events") return get(events(node, request.method))
-    if (path === "/watch" || path.startsWith("/watch/")) return get(watch(path.slice("/watch".length), request.method))
+    if (path === "/status.json") return get(status(query, shared.node))
+    if (path === "/events") return get(stream(shared, request.method, Effect.succeed(events(shared))))
+    if (path === "/watch" || path.startsWith("/watch/")) {
+      return get(stream(shared, request.method, watch(path.slice("/watch".length))))
+    }
     const client = /^\/clients\/(\d{1,15})$/.exec(path)?.[1]
     if (client === undefined) return Effect.succeed(Refusal.refuse(404, "NotFound", "the admin page is at /admin/"))
     if (request.method !== "DELETE") return notAllowed("DELETE")
@@ -124,41 +139,48 @@ const disconnect = (id: number): Handler =>
   )
 
 /** First the last ten minutes, then the hub as a whole each second. */
-const events = (node: string, method: string): Handler =>
-  Effect.map(SseHub, (hub) =>
-    answer(
-      method,
-      Stream.concat(
-        Stream.fromEffect(Effect.map(hub.activity, ({ samples }) => block("history", Status.history(samples)))),
-        Stream.repeatEffectWithSchedule(
-          Effect.map(Status.summary(hub, node, Namespace.root), (summary) => block("status", summary)),
-          Schedule.spaced("1 second")
-        )
-      ).pipe(Stream.interruptWhen(hub.awaitShutdown))
-    )
-  )
+const events = (shared: Shared) => (hub: SseHub["Type"]) =>
+  Stream.concat(
+    Stream.fromEffect(Effect.map(hub.activity, ({ samples }) => block("history", Status.history(samples)))),
+    Stream.repeatEffectWithSchedule(current(hub, shared), Schedule.spaced("1 second"))
+  ).pipe(Stream.interruptWhen(hub.awaitShutdown))
+
+const current = (hub: SseHub["Type"], shared: Shared): Effect.Effect<Uint8Array> =>
+  Effect.gen(function* () {
+    const now = yield* Clock.currentTimeMillis
+    if (shared.last !== undefined && Math.abs(now - shared.last.at) < 900) return shared.last.block
+    const made = block("status", yield* Status.summary(hub, shared.node, Namespace.root))
+    shared.last = { at: now, block: made }
+    return made
+  })
 
 /** Events that are shown at most each quarter of a second; the page could not show more, nor anyone read them. */
 const shownEvents = 50
 
 /** What is published to a namespace and below, as it comes. */
-const watch = (path: string, method: string): Handler => {
-  const namespace = Namespace.parse(path === "" ? "/" : path)
-  if (Either.isLeft(namespace)) return Effect.succeed(Refusal.invalidNamespace(namespace.left))
-  return Effect.map(SseHub, (hub) =>
-    answer(
-      method,
-      hub.subscribe(Namespace.toPath(namespace.right)).pipe(
+const watch = (path: string): Either.Either<Source, HttpServerResponse.HttpServerResponse> =>
+  Either.mapBoth(Namespace.parse(path === "" ? "/" : path), {
+    onLeft: Refusal.invalidNamespace,
+    onRight: (namespace) => (hub: SseHub["Type"]) =>
+      hub.subscribe(Namespace.toPath(namespace)).pipe(
         Stream.aggregateWithin(collect, Schedule.spaced("250 millis")),
         Stream.filter(({ count }) => count > 0),
         Stream.map(({ count, last }) => block("events", { skipped: count - last.length, events: last.map(shown) })),
         // One that is overrun begins again.
-        Stream.retry(Schedule.spaced("1 second")),
-        Stream.catchAll(() => Stream.empty)
+        Stream.retry(
+          Schedule.whileInput(
+            Schedule.spaced("1 second"),
+            ({ _tag }: { readonly _tag: string }) => _tag === "SubscriberTooSlow"
+          )
+        ),
+        Stream.catchAll(() => Stream.empty),
+        // A proxy would cut a connection on which nothing comes.
+        Stream.merge(
+          Stream.map(hub.keepalive, (text) => encoder.encode(text)),
+          { haltStrategy: "left" }
+        )
       )
-    )
-  )
-}
+  })
 
 interface Collected {
   readonly count: number
@@ -188,8 +210,26 @@ const encoder = new TextEncoder()
 
 const opening = encoder.encode(SseEvent.comment("ok") + SseEvent.retry(1000))
 
-const answer = (method: string, body: Stream.Stream<Uint8Array>): HttpServerResponse.HttpServerResponse =>
-  HttpServerResponse.stream(method === "HEAD" ? Stream.empty : Stream.concat(Stream.make(opening), body), {
-    contentType: "text/event-stream",
-    headers: { ...headers, "cache-control": "no-store, no-transform", "x-accel-buffering": "no" }
-  })
+/** The body of a stream for one viewer. */
+type Source = (hub: SseHub["Type"]) => Stream.Stream<Uint8Array>
+
+const stream = (
+  shared: Shared,
+  method: string,
+  source: Effect.Effect<Source, HttpServerResponse.HttpServerResponse>
+): Handler =>
+  Effect.gen(function* () {
+    const body = yield* source
+    if (shared.streams >= maxStreams)
+      return Refusal.unavailable(`${maxStreams} streams of the admin page are open already`)
+    const hub = yield* SseHub
+    const counted = Stream.acquireRelease(
+      Effect.sync(() => void shared.streams++),
+      () => Effect.sync(() => void shared.streams--)
+    )
+    const whole = Stream.flatMap(counted, () => Stream.concat(Stream.make(opening), body(hub)))
+    return HttpServerResponse.stream(method === "HEAD" ? Stream.empty : whole, {
+      contentType: "text/event-stream",
+      headers: { ...headers, "cache-control": "no-store, no-transform", "x-accel-buffering": "no" }
+    })
+  }).pipe(Effect.catchAll(Effect.succeed))

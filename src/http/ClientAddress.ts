@@ -44,6 +44,18 @@ export interface ClientAddressOptions {
  * @category constructors
  */
 export const make = (options: ClientAddressOptions = {}): ((request: HttpServerRequest) => string) => {
+  const resolve = resolver(options)
+  return (request) => resolve(request).address
+}
+
+/**
+ * As {@link make}; tells as well whether trusted proxies vouch for the address, all the way from the peer.
+ *
+ * @internal
+ */
+export const resolver = (
+  options: ClientAddressOptions
+): ((request: HttpServerRequest) => { readonly address: string; readonly vouched: boolean }) => {
   const header = options.header ?? "x-forwarded-for"
   const trusted = options.trustedProxies ?? 0
   if (typeof trusted === "number" && (!Number.isInteger(trusted) || trusted < 0)) {
@@ -55,18 +67,17 @@ export const make = (options: ClientAddressOptions = {}): ((request: HttpServerR
 
   return (request) => {
     let address = normalize(Option.getOrElse(request.remoteAddress, () => "")) ?? ""
-    if (trusted === 0 || !isTrusted(address, 0)) return address
     const value = request.headers[header]
-    if (value === undefined) return address
+    if (trusted === 0 || value === undefined || !isTrusted(address, 0)) return { address, vouched: false }
     const chain =
       header === "x-forwarded-for" ? value.split(",") : header === "forwarded" ? forwardedFor(value) : [value]
     // From the nearest on: each entry was written by the hop behind it, and counts only if that hop is trusted.
     for (let hop = 0; hop < chain.length && isTrusted(address, hop); hop++) {
       const entry = normalize(chain[chain.length - 1 - hop]!.trim())
-      if (entry === undefined) break
+      if (entry === undefined) return { address, vouched: false }
       address = entry
     }
-    return address
+    return { address, vouched: true }
   }
 }
 

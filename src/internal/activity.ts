@@ -50,9 +50,9 @@ export const make = (
         SseMetrics.eventLoopDelay.unsafeUpdate(max / 1000, SseMetrics.quantileTags["1"])
       }
     })
-    // The last one when all is over, so that the counters are whole. It runs before what it looks at is released.
+    // The last one when all is over, so that the counters are whole.
     yield* Effect.addFinalizer(() => sample)
-    yield* Effect.forkScoped(Effect.forever(Effect.zipRight(sample, pause(1000))))
+    yield* Effect.forkScoped(Effect.forever(Effect.zipRight(sample, pause(1000, true))))
     return Effect.sync(() => samples.slice(-kept))
   })
 

@@ -64,6 +64,9 @@ interface Watcher {
 /** Ended clients that are remembered: at least this many. */
 const keptEnds = 50
 
+/** Characters of what a client says of itself that are kept. */
+const shownLength = 512
+
 /** Clients that end at shutdown without spreading them, and the least time in ms between two such steps. */
 const atOnce = 50
 const stepMillis = 20
@@ -246,9 +249,9 @@ export const make = (
             {
               id: nextId(),
               namespaces,
-              requestPath: request.requestPath ?? "",
+              requestPath: (request.requestPath ?? "").slice(0, shownLength),
               address: request.address ?? "",
-              userAgent: request.userAgent ?? "",
+              userAgent: (request.userAgent ?? "").slice(0, shownLength),
               metadata: request.metadata,
               connectedAt: now
             },

@@ -32,10 +32,13 @@ export const turn: Effect.Effect<void> = Effect.async((resume) => later(() => re
  * Waits in real time, whatever the `Clock` says: for looks at the process itself. A `TestClock` that is moved by an hour
  * would wake a fiber that sleeps a second 3,600 times.
  *
+ * @param background whether the process may end meanwhile
  * @internal
  */
-export const pause = (millis: number): Effect.Effect<void> =>
+export const pause = (millis: number, background = false): Effect.Effect<void> =>
   Effect.async((resume) => {
     const timer = setTimeout(() => resume(Effect.void), millis)
+    // In browsers and workers it is a number.
+    if (background && typeof timer === "object") timer.unref()
     return Effect.sync(() => clearTimeout(timer))
   })

@@ -61,7 +61,9 @@ const makeGroups = (distance: number): Effect.Effect<Keepalives, never, Scope.Sc
     const next = Effect.gen(function* () {
       yield* some.await
       const group = queue[0]!
-      yield* Effect.sleep(group.at - (yield* Clock.currentTimeMillis))
+      const wait = group.at - (yield* Clock.currentTimeMillis)
+      // None is further away than that, unless the clock was set back.
+      if (wait > 0 && wait <= distance) yield* Effect.sleep(wait)
       queue.shift()
       if (queue.length === 0) some.unsafeClose()
       return group
@@ -71,10 +73,13 @@ const makeGroups = (distance: number): Effect.Effect<Keepalives, never, Scope.Sc
       Stream.runForEach((group) =>
         Effect.gen(function* () {
           let written = 0
+          const now = yield* Clock.currentTimeMillis
+          // From its own time on, so that the distance is kept; from now on if the process slept over several.
+          const next = (now - group.at < distance && now >= group.at ? group.at : now) + distance
           for (const client of Array.from(group.clients)) {
             if (client.ended !== undefined) continue
-            client.write(frame, group.at)
-            enqueue(client, group.at + distance)
+            client.write(frame, now)
+            enqueue(client, next)
             if (++written % slice === 0) yield* turn
           }
         })

@@ -3,6 +3,7 @@
  *
  * @internal
  */
+import * as MetricKeyType from "effect/MetricKeyType"
 import type * as MetricPair from "effect/MetricPair"
 import * as MetricState from "effect/MetricState"
 import * as Option from "effect/Option"
@@ -21,7 +22,7 @@ interface Family {
 export const format = (pairs: ReadonlyArray<MetricPair.MetricPair.Untyped>): string => {
   const families = new Map<string, Family>()
   for (const { metricKey, metricState } of pairs) {
-    const shown = show(metricState as MetricState.MetricState.Untyped)
+    const shown = show(metricState as MetricState.MetricState.Untyped, metricKey.keyType)
     if (shown === undefined) continue
     const name = metricKey.name.replace(/[^\w:]/g, "_").replace(/^\d/, "_$&")
     let family = families.get(name)
@@ -47,9 +48,14 @@ export const format = (pairs: ReadonlyArray<MetricPair.MetricPair.Untyped>): str
 type Samples = ReadonlyArray<readonly [suffix: string, labels: Labels, value: number | bigint]>
 
 const show = (
-  state: MetricState.MetricState.Untyped
+  state: MetricState.MetricState.Untyped,
+  keyType: MetricKeyType.MetricKeyType.Untyped
 ): { readonly type: Family["type"]; readonly samples: Samples } | undefined => {
-  if (MetricState.isCounterState(state)) return { type: "counter", samples: [["", [], state.count]] }
+  if (MetricState.isCounterState(state)) {
+    // Others of Effect's counters may go down, which Prometheus takes for a restart.
+    const onlyUp = MetricKeyType.isCounterKey(keyType) && keyType.incremental
+    return { type: onlyUp ? "counter" : "gauge", samples: [["", [], state.count]] }
+  }
   if (MetricState.isGaugeState(state)) return { type: "gauge", samples: [["", [], state.value]] }
   if (MetricState.isFrequencyState(state)) {
     return {

@@ -90,8 +90,9 @@ export const make = (response: Http.ServerResponse): NodeConnection => {
   response.writeHead = (status: number, ...rest: ReadonlyArray<unknown>) => {
     response.writeHead = writeHead
     Reflect.apply(writeHead, response, [status, ...rest])
-    const headers = rest[0] as Http.OutgoingHttpHeaders | undefined
-    if (status === 200 && String(headers?.["content-type"]).startsWith(mediaType)) connection.takeOver()
+    const headers = rest.at(-1) as Http.OutgoingHttpHeaders | undefined
+    const type = headers?.["content-type"] ?? response.getHeader("content-type")
+    if (status === 200 && String(type).startsWith(mediaType)) connection.takeOver()
     else connection.close()
     return response
   }

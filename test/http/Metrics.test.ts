@@ -71,7 +71,7 @@ describe("GET /metrics", () => {
 
   it.effect("writes every kind of metric, and hostile names and values, as the format demands", () =>
     Effect.gen(function* () {
-      const counter = Metric.counter("odd name-1", { description: 'a "\\\n b' }).pipe(
+      const counter = Metric.counter("odd name-1", { description: 'a "\\\n b', incremental: true }).pipe(
         Metric.tagged("label.x", 'va"l\\ue\n')
       )
       const histogram = Metric.histogram("odd_histogram", MetricBoundaries.fromIterable([1, 10]))
@@ -85,6 +85,7 @@ describe("GET /metrics", () => {
       const frequency = Metric.frequency("odd_frequency")
       const big = Metric.counter("odd_big", { bigint: true })
       yield* Metric.incrementBy(counter, 3)
+      yield* Metric.incrementBy(Metric.counter("odd_down"), -3)
       for (const value of [0.5, 5, 50]) yield* histogram(Effect.succeed(value))
       yield* summary(Effect.succeed(2))
       yield* frequency(Effect.succeed("x"))
@@ -92,7 +93,9 @@ describe("GET /metrics", () => {
       const pairs = (yield* Metric.snapshot).filter(({ metricKey }) => metricKey.name.startsWith("odd"))
       const text = format(pairs)
       const families = parse(text)
-      assert.strictEqual(families.size, 5)
+      assert.strictEqual(families.size, 6)
+      assert.include(text, "# TYPE odd_name_1 counter\n")
+      assert.include(text, "# TYPE odd_down gauge\nodd_down -3\n")
       assert.include(text, '# HELP odd_name_1 a "\\\\\\n b\n')
       assert.include(text, 'odd_name_1{label_x="va\\"l\\\\ue\\n"} 3\n')
       assert.deepStrictEqual(families.get("odd_histogram")!.metrics[0], {

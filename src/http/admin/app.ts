@@ -74,6 +74,10 @@ export const app = (): void => {
   const spanMillis = 600_000
   const shownClients = 100
   const keptEvents = 200
+  // What is published and listened to may be of any shape; the tree that is drawn of it may not.
+  const shownDepth = 8
+  const shownBranches = 400
+  const shownName = 200
 
   const find = <E extends Element = HTMLElement>(id: string): E => document.getElementById(id) as unknown as E
 
@@ -214,14 +218,21 @@ export const app = (): void => {
   const tree = ({ namespaces, namespaces_total, reported_at_ms }: Summary) => {
     const root: Branch = { path: "/", name: "/", children: new Map(), subscribers: 0, rate: 0 }
     const seconds = (reported_at_ms - earlierAt) / 1000
+    let made = 0
+    let shown = 0
     for (const { namespace, publishes, subscribers } of namespaces) {
+      const names = namespace === "/" ? [] : namespace.slice(1).split("/")
+      if (names.length > shownDepth) names.push(names.splice(shownDepth - 1).join("/"))
+      if (made + names.length > shownBranches) continue
+      shown++
       let branch = root
-      const perSecond =
-        seconds > 0 && seconds < 60 ? Math.max(0, publishes - (earlier.get(namespace) ?? 0)) / seconds : 0
+      const grown = publishes - (earlier.get(namespace) ?? publishes)
+      const perSecond = seconds > 0 && seconds < 60 ? Math.max(0, grown) / seconds : 0
       branch.rate += perSecond
-      for (const name of namespace === "/" ? [] : namespace.slice(1).split("/")) {
+      for (const name of names) {
         let child = branch.children.get(name)
         if (child === undefined) {
+          made++
           const path = `${branch === root ? "" : branch.path}/${name}`
           branch.children.set(name, (child = { path, name, children: new Map(), subscribers: 0, rate: 0 }))
         }
@@ -233,10 +244,7 @@ export const app = (): void => {
     earlier = new Map(namespaces.map(({ namespace, publishes }) => [namespace, publishes]))
     earlierAt = reported_at_ms
     branches(find("tree"), [root])
-    setText(
-      find("tree-note"),
-      namespaces_total > namespaces.length ? `the ${namespaces.length} busiest of ${count(namespaces_total)}` : ""
-    )
+    setText(find("tree-note"), namespaces_total > shown ? `the ${shown} busiest of ${count(namespaces_total)}` : "")
   }
 
   const branches = (list: Element, all: ReadonlyArray<Branch>) =>
@@ -245,7 +253,11 @@ export const app = (): void => {
       all.toSorted((a, b) => (a.name < b.name ? -1 : 1)),
       ({ path }) => path,
       ({ name, path }) => {
-        const label = element("span", { class: "name" }, name)
+        const label = element(
+          "span",
+          { class: "name" },
+          name.length > shownName ? `${name.slice(0, shownName)}…` : name
+        )
         const figures = element("span", { class: "figures" })
         const button = element("button", { type: "button", class: "small", "aria-label": `watch ${path}` }, "watch")
         button.addEventListener("click", (event) => {
@@ -351,7 +363,10 @@ export const app = (): void => {
     if ((target as HTMLDialogElement).returnValue === "yes") void disconnect(asked)
   })
 
-  find("filter").addEventListener("input", () => void clients())
+  find("filter").addEventListener("input", () => {
+    clearTimeout(timer)
+    timer = window.setTimeout(() => void clients(), 200)
+  })
   find<HTMLSelectElement>("sort").addEventListener("change", (event) => {
     sort = (event.target as HTMLSelectElement).value
     void clients()
@@ -387,25 +402,28 @@ export const app = (): void => {
 
   const watch = (namespace: string) => {
     find<HTMLInputElement>("watch-namespace").value = namespace
-    watching?.close()
     watched = namespace
     find("watched").replaceChildren()
+    watchAgain()
+  }
+
+  const watchState = (text: string) => setText(find("watch-state"), text)
+
+  const watchAgain = () => {
+    watching?.close()
     // In the API's own terms: a path whose segments are percent-encoded.
-    const path = namespace
+    const path = watched
       .split("/")
       .map((segment) => encodeURIComponent(segment.replace(/%2F/g, "/").replace(/%25/g, "%")))
       .join("/")
     const source = (watching = new EventSource(`watch${path}`))
-    const state = (text: string) => setText(find("watch-state"), text)
-    state(`asking for ${namespace}`)
-    source.addEventListener("open", () => state(`watching ${namespace}`))
-    source.addEventListener("error", () =>
-      state(
-        source.readyState === EventSource.CLOSED
-          ? "refused: this is no namespace, or the server is closing"
-          : "connection lost, trying again"
-      )
-    )
+    watchState(`asking for ${watched}`)
+    source.addEventListener("open", () => watchState(`watching ${watched}`))
+    source.addEventListener("error", () => {
+      if (source.readyState !== EventSource.CLOSED) return watchState("connection lost, trying again")
+      watchState("refused: this is no namespace, or the server is away; trying again")
+      setTimeout(() => source === watching && watchAgain(), 2000)
+    })
     source.addEventListener("events", ({ data }: MessageEvent<string>) => {
       if (find<HTMLInputElement>("pause").checked) return
       const { events, skipped } = JSON.parse(data) as Watched
@@ -438,7 +456,7 @@ export const app = (): void => {
   find("watch-stop").addEventListener("click", () => {
     watching?.close()
     watching = undefined
-    setText(find("watch-state"), watched === "" ? "" : `stopped watching ${watched}`)
+    watchState(watched === "" ? "" : `stopped watching ${watched}`)
   })
 
   // The stream behind it all.
@@ -449,8 +467,11 @@ export const app = (): void => {
   }
   let startedAt = 0
 
+  let feed: EventSource | undefined
+
   const connect = () => {
-    const source = new EventSource("events")
+    feed?.close()
+    const source = (feed = new EventSource("events"))
     source.addEventListener("history", ({ data }: MessageEvent<string>) => {
       samples = JSON.parse(data) as Array<Sample>
     })
@@ -479,9 +500,22 @@ export const app = (): void => {
     source.addEventListener("error", () => {
       badge("lost", `connection lost at ${time()}, trying again`)
       // An answer other than a stream, as from a proxy before a server that restarts, makes an EventSource give up.
-      if (source.readyState === EventSource.CLOSED) setTimeout(connect, 2000)
+      if (source.readyState === EventSource.CLOSED) setTimeout(() => source === feed && connect(), 2000)
     })
   }
-  connect()
-  void clients()
+
+  // Over HTTP/1.1 a browser has six connections to a server for all its tabs: one that nobody sees holds none.
+  const show = () => {
+    if (document.hidden) {
+      feed?.close()
+      watching?.close()
+      clearTimeout(timer)
+      return badge("lost", "paused while hidden")
+    }
+    connect()
+    if (watching !== undefined) watchAgain()
+    void clients()
+  }
+  document.addEventListener("visibilitychange", show)
+  show()
 }

@@ -123,13 +123,14 @@ export const document = (hub: Hub, node: string, query: Query): Effect.Effect<st
   Effect.gen(function* () {
     const head = yield* summary(hub, node, query.namespace)
     const matching = yield* select(yield* hub.clients, query)
-    const shown = matching.slice(0, query.limit)
+    const behind = query.after === 0 ? matching : matching.filter(({ id }) => id > query.after)
+    const shown = behind.slice(0, query.limit)
     const rows: Array<string> = []
     for (let i = 0; i < shown.length; i += slice) {
       rows.push(...shown.slice(i, i + slice).map((client) => JSON.stringify(connection(client))))
       yield* turn
     }
-    const next = query.sort === "age" && matching.length > shown.length ? (shown.at(-1)?.id ?? null) : null
+    const next = query.sort === "age" && behind.length > shown.length ? (shown.at(-1)?.id ?? null) : null
     const page = JSON.stringify({ ...head, connections_matching: matching.length, next })
     return `${page.slice(0, -1)},"connections":[${rows.join(",")}]}`
   })
@@ -138,12 +139,14 @@ const select = (clients: ReadonlyArray<ClientStatus>, query: Query): Effect.Effe
   Effect.gen(function* () {
     const text = query.filter.toLowerCase()
     const matches = (client: ClientStatus) =>
-      client.id > query.after &&
       client.namespaces.some((one) => Namespace.matches(query.namespace, one)) &&
       (text === "" ||
-        [client.address, client.userAgent, client.requestPath, json(client.metadata)].some((value) =>
-          value.toLowerCase().includes(text)
-        ))
+        [
+          client.address,
+          client.userAgent,
+          client.requestPath,
+          client.metadata === undefined ? "" : json(client.metadata)
+        ].some((value) => value.toLowerCase().includes(text)))
     const found: Array<ClientStatus> = []
     for (let i = 0; i < clients.length; i += slice) {
       found.push(...clients.slice(i, i + slice).filter(matches))
@@ -174,6 +177,6 @@ const json = (value: unknown): string => {
   try {
     return JSON.stringify(value) ?? "null"
   } catch {
-    return JSON.stringify(String(value))
+    return '"(not JSON)"'
   }
 }

@@ -104,9 +104,12 @@ describe.skipIf(!Browser.canRun)("the admin page in Chromium", () => {
         yield* Effect.promise(() => page.getByLabel("Filter").fill("reader 42"))
         yield* visible("text=1 that match, of 200")
         const button = page.getByRole("button", { name: /^disconnect client/ })
+        let deletes = 0
+        page.on("request", (request) => request.method() === "DELETE" && deletes++)
         yield* Effect.promise(() => button.press("Enter"))
+        yield* Effect.promise(() => page.locator("#ask").waitFor())
         yield* Effect.promise(() => page.keyboard.press("Escape"))
-        assert.strictEqual((yield* hub.clients).length, 200)
+        yield* Effect.promise(() => page.locator("#ask").waitFor({ state: "hidden" }))
         yield* Effect.promise(() => button.press("Enter"))
         yield* Effect.promise(() => page.keyboard.press("Tab"))
         yield* Effect.promise(() => page.keyboard.press("Enter"))
@@ -114,6 +117,14 @@ describe.skipIf(!Browser.canRun)("the admin page in Chromium", () => {
         yield* reads(card(page, "Clients"), "199")
         yield* visible("#reasons >> text=disconnected")
         assert.strictEqual((yield* hub.status).ended.disconnected, 1)
+        assert.strictEqual(deletes, 1, "none by Escape")
+
+        // A tree of any shape that clients ask for can be drawn.
+        const deep = yield* connect(port, `/subscribe/${"a/".repeat(1020)}`, { keep: () => "" })
+        for (let i = 0; i < 60; i++) yield* hub.publish({ namespace: `/deep/${`${i}/`.repeat(60)}`, data: "x" })
+        yield* visible(`[data-key="/deep"]`)
+        yield* visible(`[data-key="/a"]`)
+        deep.socket.destroy()
 
         // Pictures for people.
         yield* Effect.promise(() => page.getByLabel("Filter").fill(""))
@@ -147,6 +158,10 @@ describe.skipIf(!Browser.canRun)("the admin page in Chromium", () => {
         yield* reads(card(page, "Clients"), "3")
         yield* again.hub.publish({ namespace: "/again", data: "x" })
         yield* visible(`[data-key="/again"]`)
+        // The watch pane as well.
+        yield* visible("text=watching /pets")
+        yield* again.hub.publish({ namespace: "/pets/dogs", data: "a dog after the restart" })
+        yield* visible("#watched >> text=a dog after the restart")
         // A refused connection is the only thing that may have gone wrong meanwhile.
         assert.deepStrictEqual(
           problems.filter(
