@@ -31,8 +31,11 @@ const maxRoundAppends = 4096
  */
 const maxRoundLength = 512 * 1024
 
-/** Real time, in ms, for which a round holds the event loop before it gives it back. */
-const maxHoldMillis = 8
+/**
+ * Real time, in ms, for which a round holds the event loop before it gives it back. When it does, Node runs what each write
+ * left to be done, and who is served later waits for that too.
+ */
+const maxHoldMillis = 16
 
 /** Events that may wait for the dispatcher before publishers wait for it. */
 const maxWaiting = 16_384
