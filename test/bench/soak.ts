@@ -48,7 +48,8 @@ class Client {
     readonly kind: Kind,
     readonly k: number
   ) {
-    const path = kind === "leaf" ? `/soak/${epoch}/${k}` : `/soak/${epoch}`
+    // One that does not read listens to all, so that in the end more waits for it than the system takes.
+    const path = kind === "leaf" ? `/soak/${epoch}/${k}` : kind === "stalled" ? "/soak" : `/soak/${epoch}`
     this.socket = Net.connect(port, "127.0.0.1", () => {
       if (kind === "vanishing") {
         this.socket.write("GET /subscribe/soak HTTP/1.1\r\nHo")
