@@ -57,7 +57,9 @@ class Client {
         return
       }
       this.socket.write(`GET /subscribe${path} HTTP/1.1\r\nHost: localhost\r\n\r\n`)
-      if (kind !== "stalled") setTimeout(() => this.leave(), -Math.log(Math.random()) * 60_000).unref()
+      // A socket that is not read does not see its end either.
+      if (kind === "stalled") setTimeout(() => this.socket.resume(), 120_000).unref()
+      else setTimeout(() => this.leave(), -Math.log(Math.random()) * 60_000).unref()
     })
     this.socket.on("error", () => {})
     this.socket.on("close", () => {
