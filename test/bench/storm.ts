@@ -1,0 +1,114 @@
+/**
+ * `npm run storm`: 5,000 clients that reconnect as an EventSource does, and a server that is restarted under them; once as it
+ * comes, and once told to let all come back at the same time. Prints how they came back.
+ */
+import { type ChildProcess, spawn } from "node:child_process"
+import { once } from "node:events"
+import * as Net from "node:net"
+import { createInterface } from "node:readline"
+import { fileURLToPath } from "node:url"
+
+const count = 5000
+const root = fileURLToPath(new URL("../..", import.meta.url))
+const say = (text: string) => process.stdout.write(text + "\n")
+const sleep = (ms: number) => new Promise<void>((resolve) => setTimeout(resolve, ms))
+
+const start = async (
+  port: number,
+  jitter: boolean
+): Promise<{ readonly server: ChildProcess; readonly port: number }> => {
+  const server = spawn(
+    process.execPath,
+    [`${root}dist/bench/servers/storm.js`, String(port), jitter ? "jitter" : "none"],
+    {
+      stdio: ["ignore", "pipe", "inherit"]
+    }
+  )
+  const [line] = (await once(createInterface({ input: server.stdout }), "line")) as [string]
+  return { server, port: Number(line) }
+}
+
+class Client {
+  private retry = 3000
+  lostAt = 0
+  backAt = 0
+  refused = 0
+  constructor(private readonly port: number) {
+    this.connect()
+  }
+  connect(): void {
+    let text = ""
+    let answered = false
+    const socket = Net.connect(this.port, "127.0.0.1", () =>
+      socket.write("GET /subscribe/storm HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    )
+    socket.setEncoding("latin1")
+    socket.on("data", (data: string) => {
+      text += data
+      if (!answered && text.includes(":ok\n\n")) {
+        answered = true
+        if (this.lostAt > 0 && this.backAt === 0) this.backAt = performance.now()
+        up++
+      }
+      const retry = /retry:(\d+)\n/.exec(text)
+      if (retry !== null) this.retry = Number(retry[1])
+    })
+    socket.on("error", () => this.refused++)
+    socket.on("close", () => {
+      if (answered) up--
+      if (done) return
+      if (this.lostAt === 0) this.lostAt = performance.now()
+      setTimeout(() => !done && this.connect(), this.retry)
+    })
+  }
+}
+let up = 0
+let done = false
+
+const storm = async (jitter: boolean) => {
+  up = 0
+  done = false
+  const first = await start(0, jitter)
+  const clients: Array<Client> = []
+  for (let i = 0; i < count; i++) {
+    clients.push(new Client(first.port))
+    if (i % 100 === 0) await sleep(10)
+  }
+  while (up < count) await sleep(50)
+  const killedAt = performance.now()
+  first.server.kill("SIGTERM")
+  await once(first.server, "exit")
+  const goneAfter = performance.now() - killedAt
+  const second = await start(first.port, jitter)
+  const backAfter = performance.now() - killedAt
+  while (up < count) await sleep(50)
+  const back = clients.map(({ backAt }) => backAt).sort((a, b) => a - b)
+  const window = (back.at(-1)! - back[0]!) / 1000
+  let peak = 0
+  for (let i = 0, j = 0; i < back.length; i++) {
+    while (back[i]! - back[j]! > 250) j++
+    peak = Math.max(peak, (i - j + 1) * 4)
+  }
+  say(
+    JSON.stringify({
+      jitter,
+      serverGoneAfterMs: Math.round(goneAfter),
+      serverBackAfterMs: Math.round(backAfter),
+      allBackAfterMs: Math.round(back.at(-1)! - killedAt),
+      windowSeconds: Math.round(window * 100) / 100,
+      averagePerSecond: Math.round(count / window),
+      peakPerSecond: peak,
+      peakToAverage: Math.round((peak * window * 100) / count) / 100,
+      longestAwayMs: Math.round(Math.max(...clients.map(({ backAt, lostAt }) => backAt - lostAt))),
+      refusedConnections: clients.reduce((sum, { refused }) => sum + refused, 0)
+    })
+  )
+  done = true
+  second.server.kill("SIGKILL")
+  await once(second.server, "exit")
+  await sleep(1000)
+}
+
+await storm(true)
+await storm(false)
+process.exit(0)
