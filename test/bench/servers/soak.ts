@@ -1,6 +1,6 @@
 /**
  * The server of the soak: it publishes 500 events a second to namespaces that change, and answers its parent's questions.
- * Each event's data is `<k>:<number>:` and padding, where the numbers of one namespace follow one another.
+ * Each event's data is `<epoch * 100 + k>:<number>:` and padding, where the numbers of one namespace follow one another.
  */
 import * as SseServer from "effect-sse/node/SseServer"
 import { SseHub } from "effect-sse"
@@ -49,7 +49,7 @@ const publish = Effect.gen(function* () {
   yield* hub.publishAll(
     Array.from({ length: 5 }, () => {
       const k = Math.floor(Math.random() * width)
-      return { namespace: `/soak/${epoch}/${k}`, data: `${k}:${++numbers[k]!}:${padding}` }
+      return { namespace: `/soak/${epoch}/${k}`, data: `${epoch * 100 + k}:${++numbers[k]!}:${padding}` }
     })
   )
 })
