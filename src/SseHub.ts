@@ -22,6 +22,7 @@ import * as EventLog from "./EventLog.js"
 import type { ClientChange, ClientStatus, ConnectRequest, Presence } from "./HubClient.js"
 import type { Activity, HubStatus, NamespaceStatus } from "./HubStatus.js"
 import * as Activities from "./internal/activity.js"
+import { clientStatus } from "./internal/client.js"
 import * as Clients from "./internal/clients.js"
 import * as Dispatcher from "./internal/dispatcher.js"
 import { turn } from "./internal/eventLoop.js"
@@ -236,7 +237,7 @@ export const make = (options?: HubOptions): Effect.Effect<SseHub["Type"], never,
       ),
       subscribe: (path) => Stream.unwrapScoped(subscribe(path)),
       connect: clients.connect,
-      clients: Effect.map(clients.list, (all) => all.map(Clients.clientStatus)),
+      clients: Effect.map(clients.list, (all) => all.map(clientStatus)),
       status: Effect.map(Ref.get(registry), (current) => ({
         startedAt,
         open,

@@ -125,3 +125,17 @@ export class Client implements Subscriber {
     this.markedAt = now
   }
 }
+
+// Field by field: made ten thousand at a time, and a spread takes ten times as long.
+export const clientStatus = ({ bytes, events, info, pendingBytes }: Client): ClientStatus => ({
+  id: info.id,
+  namespaces: info.namespaces,
+  requestPath: info.requestPath,
+  address: info.address,
+  userAgent: info.userAgent,
+  metadata: info.metadata,
+  connectedAt: info.connectedAt,
+  events,
+  bytes,
+  pendingBytes
+})

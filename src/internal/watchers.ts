@@ -1,0 +1,95 @@
+/**
+ * Who is told of clients that come and go.
+ *
+ * @internal
+ */
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Mailbox from "effect/Mailbox"
+import type * as Scope from "effect/Scope"
+import * as Stream from "effect/Stream"
+import type { ClientChange, ClientStatus, Presence } from "../HubClient.js"
+import type { Namespace } from "../Namespace.js"
+import * as Ns from "../Namespace.js"
+import { SubscriberTooSlow } from "../SseError.js"
+import { type Client, clientStatus } from "./client.js"
+
+/** One who is told, synchronously, of clients that come and go, and of the end. */
+interface Watcher {
+  readonly onChange: (change: ClientChange) => void
+  readonly onClose: () => void
+}
+
+export interface Watchers {
+  readonly connected: (client: Client) => void
+  readonly disconnected: (change: ClientChange) => void
+  /** All are gone, and none comes any more. */
+  readonly close: () => void
+  readonly changes: Effect.Effect<Stream.Stream<ClientChange>, never, Scope.Scope>
+  readonly presence: (namespace: Namespace) => Stream.Stream<Presence, SubscriberTooSlow>
+}
+
+/**
+ * @param connected the clients by age; read, never changed
+ * @param limit changes that may wait for one that follows presence
+ */
+export const make = (connected: ReadonlyMap<number, Client>, limit: number, isOpen: () => boolean): Watchers => {
+  const watchers = new Set<Watcher>()
+
+  // Gives those who are there in the step in which it begins, so that nobody is missed or told twice.
+  const watch = (watcher: Watcher): Effect.Effect<ReadonlyArray<Client>, never, Scope.Scope> =>
+    Effect.acquireRelease(
+      Effect.sync(() => {
+        if (isOpen()) watchers.add(watcher)
+        else watcher.onClose()
+        return Array.from(connected.values())
+      }),
+      () => Effect.sync(() => void watchers.delete(watcher))
+    )
+
+  return {
+    connected: (client) => {
+      for (const watcher of watchers) watcher.onChange({ _tag: "Connected", client: clientStatus(client) })
+    },
+    disconnected: (change) => {
+      for (const watcher of watchers) watcher.onChange(change)
+    },
+    close: () => {
+      for (const watcher of watchers) watcher.onClose()
+    },
+    changes: Effect.gen(function* () {
+      const mailbox = yield* Mailbox.make<ClientChange>()
+      yield* watch({
+        onChange: (change) => void mailbox.unsafeOffer(change),
+        onClose: () => mailbox.unsafeDone(Exit.void)
+      })
+      return Mailbox.toStream(mailbox)
+    }),
+    presence: (namespace) =>
+      Stream.unwrapScoped(
+        Effect.gen(function* () {
+          const mailbox = yield* Mailbox.make<Presence, SubscriberTooSlow>({ capacity: limit, strategy: "dropping" })
+          const isThere = ({ namespaces }: ClientStatus) => namespaces.some((one) => Ns.matches(namespace, one))
+          const offer = (presence: Presence) => {
+            if (!isThere(presence.client) || mailbox.unsafeOffer(presence)) return
+            mailbox.unsafeDone(Exit.fail(new SubscriberTooSlow({ namespace, limit })))
+          }
+          const present = yield* watch({
+            onChange: (change) =>
+              offer(
+                change._tag === "Connected"
+                  ? { _tag: "Joined", client: change.client, wasThere: false }
+                  : { _tag: "Left", client: change.client, reason: change.reason }
+              ),
+            onClose: () => mailbox.unsafeDone(Exit.void)
+          })
+          // One that has ended and is not forgotten yet is among them: that it left follows.
+          const joined = present.map(clientStatus).filter(isThere)
+          return Stream.concat(
+            Stream.fromIterable(joined.map((client): Presence => ({ _tag: "Joined", client, wasThere: true }))),
+            Mailbox.toStream(mailbox)
+          )
+        })
+      )
+  }
+}
