@@ -8,6 +8,7 @@ import * as ConfigError from "effect/ConfigError"
 import * as Duration from "effect/Duration"
 import * as Either from "effect/Either"
 import * as Schedule from "effect/Schedule"
+import type { HistoryOptions } from "./EventLog.js"
 import type { Keepalive } from "./Keepalive.js"
 import { defaultMaxBytes } from "./Namespace.js"
 
@@ -66,6 +67,16 @@ export interface HubOptions {
    * 1 second.
    */
   readonly drainWindow?: Duration.DurationInput | undefined
+  /**
+   * What is kept in memory for clients that were away; `true` for the defaults of `EventLog.HistoryOptions`. Events then carry
+   * ids. With a log of your own, that decides. Default: `false`, nothing is kept and events carry only ids of publishers.
+   */
+  readonly history?: HistoryOptions | boolean | undefined
+  /**
+   * How a client goes on that was told, by an `sse-reset` event, that it cannot have all that it missed: from `now`, or from
+   * the `earliest` place from which on nothing is missing. Default: `now`.
+   */
+  readonly afterReset?: "now" | "earliest" | undefined
 }
 
 /**
@@ -90,6 +101,7 @@ export interface HubSettings {
   readonly maxTotalPendingBytes: number
   readonly maxLifetimeMillis: number
   readonly drainMillis: number
+  readonly afterReset: "now" | "earliest"
 }
 
 /**
@@ -120,7 +132,8 @@ export const hubSettings = (options: HubOptions = {}): HubSettings => {
       options.maxLifetime === undefined
         ? Infinity
         : atLeast("maxLifetime", 1000, Duration.toMillis(options.maxLifetime)),
-    drainMillis: atLeast("drainWindow", 0, Duration.toMillis(options.drainWindow ?? "1 second"))
+    drainMillis: atLeast("drainWindow", 0, Duration.toMillis(options.drainWindow ?? "1 second")),
+    afterReset: options.afterReset ?? "now"
   }
   if (settings.keepalive !== false && !Schedule.isSchedule(settings.keepalive)) {
     atLeast("keepalive", 100, Duration.toMillis(settings.keepalive))

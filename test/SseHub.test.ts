@@ -40,7 +40,7 @@ const connect = (...paths: [string, ...Array<string>]) =>
     const connection = new FakeConnection()
     const [first, ...rest] = paths
     const namespaces = [Namespace.make(first), ...rest.map(Namespace.make)] as const
-    const id = yield* hub.connect({ namespaces, connection, address: "192.0.2.1" })
+    const { id } = yield* hub.connect({ namespaces, connection, address: "192.0.2.1" })
     return Object.assign(connection, { id })
   })
 
@@ -633,8 +633,8 @@ describe("SseHub", () => {
           Layer.provide(
             Layer.succeed(EventLog.EventLog, {
               append: () => Effect.fail(new SseError.EventLogError({ operation: "append", reason: "down" })),
-              tail: () => Effect.void,
-              since: () => Effect.succeed({ _tag: "Gap", reason: "unknown", oldest: undefined }),
+              tail: () => Effect.succeed("0"),
+              history: undefined,
               size: Effect.succeed(0)
             })
           )

@@ -12,10 +12,12 @@ import * as Scope from "effect/Scope"
 import * as Connection from "../Connection.js"
 import * as Namespace from "../Namespace.js"
 import * as NodeConnection from "../node/NodeConnection.js"
-import type { HubClosed, LimitReached } from "../SseError.js"
+import type { Connected } from "../HubClient.js"
+import type { EventLogError, HubClosed, LimitReached } from "../SseError.js"
 import * as SseEvent from "../SseEvent.js"
 import { SseHub } from "../SseHub.js"
 import * as Refusal from "./Refusal.js"
+import { startOf } from "./Resume.js"
 import { splitUrl } from "./url.js"
 
 export interface SubscribeOptions {
@@ -25,7 +27,7 @@ export interface SubscribeOptions {
 }
 
 /** Any page may read, as with the Go server; no credentials are allowed with `*`. */
-const cors = { "access-control-allow-origin": "*" }
+const cors = { "access-control-allow-origin": "*", "access-control-expose-headers": "sse-keepalive, sse-reset" }
 
 const allow = "GET, HEAD, OPTIONS"
 
@@ -66,6 +68,26 @@ const preflight = HttpServerResponse.empty({
   }
 })
 
+/**
+ * The heads of streams. A client in a program learns from it when to take the server for dead, and why it was reset; a
+ * browser's `EventSource` cannot read it.
+ */
+const makeHeads = (keepaliveMillis: number | undefined) => {
+  const headers = keepaliveMillis === undefined ? head : { ...head, "sse-keepalive": String(keepaliveMillis) }
+  // For HEAD, and where the connection takes the socket when the head is written.
+  const headOnly = HttpServerResponse.empty({ status: 200, headers: { ...headers, "content-type": contentType } })
+  return { headers, headOnly }
+}
+
+// Hubs of one process have one interval, or a few.
+const heads = new Map<number | undefined, ReturnType<typeof makeHeads>>()
+
+const headsOf = (keepaliveMillis: number | undefined) => {
+  let made = heads.get(keepaliveMillis)
+  if (made === undefined) heads.set(keepaliveMillis, (made = makeHeads(keepaliveMillis)))
+  return made
+}
+
 const subscribe = (
   path: string,
   options: SubscribeOptions,
@@ -76,7 +98,10 @@ const subscribe = (
   const hub = Context.get(context, SseHub)
   const namespace = Namespace.parse(path === "" ? "/" : path, { maxBytes: hub.maxNamespaceBytes })
   if (Either.isLeft(namespace)) return Effect.succeed(Refusal.invalidNamespace(namespace.left))
+  const { headOnly, headers } = headsOf(hub.keepaliveMillis)
   if (request.method === "HEAD") return Effect.succeed(headOnly)
+  const start = hub.canResume ? startOf(request) : undefined
+  if (typeof start === "string") return Effect.succeed(Refusal.refuse(400, "BadRequest", start, { headers: cors }))
   const connection = open(request, options.connection, hub)
   const connected = hub.connect({
     namespaces: [namespace.right],
@@ -84,12 +109,13 @@ const subscribe = (
     requestPath: splitUrl(request.originalUrl)[0],
     address: options.clientAddress(request),
     userAgent: request.headers["user-agent"],
-    metadata
+    metadata,
+    start
   })
   return (
     "stream" in connection
-      ? portable(connected, connection, Context.get(context, Scope.Scope))
-      : Effect.as(connected, headOnly)
+      ? portable(connected, connection, Context.get(context, Scope.Scope), headers)
+      : Effect.map(connected, ({ reset }) => withReset(headOnly, reset))
   ).pipe(
     Effect.catchAll((error) => {
       connection.close()
@@ -99,7 +125,7 @@ const subscribe = (
 }
 
 /** @param millis when to come back */
-const refuse = (error: HubClosed | LimitReached, millis: number | undefined, plainly: boolean) => {
+const refuse = (error: HubClosed | LimitReached | EventLogError, millis: number | undefined, plainly: boolean) => {
   if (error._tag === "LimitReached" && error.limit === "maxNamespacesPerClient") {
     return Refusal.refuse(400, error._tag, error.message, { headers: cors, details: { limit: error.limit } })
   }
@@ -114,14 +140,15 @@ const refuse = (error: HubClosed | LimitReached, millis: number | undefined, pla
   return HttpServerResponse.text(body, { contentType, headers: head })
 }
 
-/** For HEAD, and where the connection takes the socket when the head is written. */
-const headOnly = HttpServerResponse.empty({ status: 200, headers: { ...head, "content-type": contentType } })
+const withReset = (response: HttpServerResponse.HttpServerResponse, reset: SseEvent.Reset | undefined) =>
+  reset === undefined ? response : HttpServerResponse.setHeader(response, "sse-reset", reset.reason)
 
-const portable = (
-  connected: Effect.Effect<number, HubClosed | LimitReached>,
+const portable = <E>(
+  connected: Effect.Effect<Connected, E>,
   connection: Connection.PortableConnection,
-  scope: Scope.Scope
-): Effect.Effect<HttpServerResponse.HttpServerResponse, HubClosed | LimitReached> =>
+  scope: Scope.Scope,
+  headers: Record<string, string>
+): Effect.Effect<HttpServerResponse.HttpServerResponse, E> =>
   // The scope's own finalizer and not Effect.acquireRelease, which costs more than all the rest of a connect: it compares
   // all fiber refs.
   Scope.addFinalizer(
@@ -129,7 +156,7 @@ const portable = (
     Effect.sync(() => connection.close())
   ).pipe(
     Effect.zipRight(connected),
-    Effect.as(HttpServerResponse.stream(connection.stream, { contentType, headers: head }))
+    Effect.map(({ reset }) => withReset(HttpServerResponse.stream(connection.stream, { contentType, headers }), reset))
   )
 
 const open = (
