@@ -61,7 +61,7 @@ const atLeastOne = (name: string, value: number): number => {
 
 /** The entries of one rule, in the log's order. */
 class Shelf {
-  private ring: Array<MemoryEntry | undefined> = new Array<undefined>(64)
+  private ring: Array<MemoryEntry | undefined> = Array.from({ length: 64 })
   private head = 0
   private length = 0
   private bytes = 0
