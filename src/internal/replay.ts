@@ -9,7 +9,6 @@
  * @internal
  */
 import * as Effect from "effect/Effect"
-import * as Option from "effect/Option"
 import * as Queue from "effect/Queue"
 import type * as Scope from "effect/Scope"
 import type { Gap, History, LogEntry, Start } from "../EventLog.js"
@@ -49,8 +48,11 @@ const holdMillis = 4
 /** Replays that read the log at the same time. */
 const readers = 8
 
-/** Pages that are shared by those who resume at the same place. */
-const maxPages = 64
+/** Bytes of pages that are held for those who resume at the same place. */
+const maxPageBytes = 16 * 1024 * 1024
+
+/** Real time in ms for which they are held when nobody resumes. */
+const keptMillis = 1000
 
 /** Values sent in one frame. */
 const valuesAtOnce = 256
@@ -80,6 +82,9 @@ interface SharedPage {
   readonly upTo: string | undefined
 }
 
+/** What holding it takes. */
+const sizeOf = (page: SharedPage | undefined): number => (page === undefined ? 0 : 256 + (page.frame?.size ?? 0))
+
 /** @param position where the dispatcher is: everything behind it is handed to those who are registered now */
 export const make = (
   history: History,
@@ -93,9 +98,11 @@ export const make = (
     const parked = new Set<Resuming>()
     const someParked = yield* Effect.makeLatch(false)
     const idle = yield* Effect.makeLatch(true)
+    const someShared = yield* Effect.makeLatch(false)
     const maxWaiting = Math.min(settings.maxPendingBytes / 2, 256 * 1024)
     let active = 0
-    let pages = new Map<string, SharedPage>()
+    const pages = new Map<string, SharedPage>()
+    let pageBytes = 0
 
     const plan = (
       start: Start | undefined,
@@ -103,15 +110,18 @@ export const make = (
     ): Effect.Effect<Plan, EventLogError> => {
       const fresh = { after: undefined, reset: undefined, withLatest: history.hasLatest }
       if (start === undefined) return Effect.succeed(fresh)
-      return Effect.flatMap(history.locate(start, position(), namespaces), (found): Effect.Effect<Plan, EventLogError> => {
-        if (typeof found === "string") {
-          if (start._tag !== "After") return Effect.succeed({ ...fresh, after: found })
-          SseMetrics.resumes.unsafeUpdate(1, SseMetrics.resumeTags.resumed)
-          return Effect.succeed({ after: found, reset: undefined, withLatest: false })
+      return Effect.flatMap(
+        history.locate(start, position(), namespaces),
+        (found): Effect.Effect<Plan, EventLogError> => {
+          if (typeof found === "string") {
+            if (start._tag !== "After") return Effect.succeed({ ...fresh, after: found })
+            SseMetrics.resumes.unsafeUpdate(1, SseMetrics.resumeTags.resumed)
+            return Effect.succeed({ after: found, reset: undefined, withLatest: false })
+          }
+          const reset = toldOf(found, start._tag === "After" ? start.id : "")
+          return Effect.map(restart(namespaces), (after) => ({ ...fresh, after, reset }))
         }
-        const reset = toldOf(found, start._tag === "After" ? start.id : "")
-        return Effect.map(restart(namespaces), (after) => ({ ...fresh, after, reset }))
-      })
+      )
     }
 
     const toldOf = (gap: Gap, requested: string): SseEvent.Reset => {
@@ -135,6 +145,7 @@ export const make = (
       client.hold()
       active++
       idle.unsafeClose()
+      someShared.unsafeOpen()
       queue.unsafeOffer({
         client,
         key: client.namespaces.join("\n"),
@@ -148,9 +159,7 @@ export const make = (
     }
 
     const stop = () => {
-      if (--active > 0) return
-      pages = new Map()
-      idle.unsafeOpen()
+      if (--active === 0) idle.unsafeOpen()
     }
 
     const park = (one: Resuming) => {
@@ -158,11 +167,26 @@ export const make = (
       someParked.unsafeOpen()
     }
 
+    const share = (key: string, page: SharedPage) => {
+      pageBytes += sizeOf(page) - sizeOf(pages.get(key))
+      pages.set(key, page)
+      for (const [oldest, page] of pages) {
+        if (pageBytes <= maxPageBytes) return
+        pages.delete(oldest)
+        pageBytes -= sizeOf(page)
+      }
+    }
+
     const pageOf = (one: Resuming): Effect.Effect<SharedPage | Gap, EventLogError> =>
       Effect.suspend(() => {
         const key = `${one.key}\n${one.after}`
         const known = pages.get(key)
-        if (known !== undefined && (known.upTo === undefined || known.upTo === one.upTo)) return Effect.succeed(known)
+        if (known !== undefined && (known.upTo === undefined || known.upTo === one.upTo)) {
+          // The ones that are asked for stay.
+          pages.delete(key)
+          pages.set(key, known)
+          return Effect.succeed(known)
+        }
         const { namespaces } = one.client
         return Effect.map(history.read({ after: one.after, upTo: one.upTo, namespaces }), (page) => {
           if (page._tag === "Gap") return page
@@ -173,14 +197,22 @@ export const make = (
             cursor: page.cursor,
             upTo: page.done ? one.upTo : undefined
           }
-          if (pages.size >= maxPages) pages.delete(pages.keys().next().value!)
-          pages.set(key, shared)
+          share(key, shared)
           return shared
         })
       })
 
     /** One step of one client. Whether it is to take another one. */
     const step = (one: Resuming): Effect.Effect<boolean, EventLogError> =>
+      Effect.onError(advance(one), () =>
+        // The client comes back with the position it has. It must not go on without what it missed.
+        Effect.sync(() => {
+          sayGoodbye(one.client, clock.unsafeCurrentTimeMillis())
+          stop()
+        })
+      )
+
+    const advance = (one: Resuming): Effect.Effect<boolean, EventLogError> =>
       Effect.gen(function* () {
         const { client } = one
         if (client.ended !== undefined) {
@@ -237,27 +269,20 @@ export const make = (
       })
 
     let since = performance.now()
+    // Real time on purpose: this bounds how long the event loop is held.
+    const breathe = Effect.suspend(() => {
+      if (performance.now() - since < holdMillis) return Effect.void
+      return Effect.map(turn, () => void (since = performance.now()))
+    })
+    // One client to its end, and then the next: were all given a page in turn, those who go away when they get nothing for long
+    // would all do so.
     const work = Effect.gen(function* () {
       const one = yield* Queue.take(queue)
-      const again = yield* Effect.catchAllCause(step(one), (cause) =>
-        // The client comes back with the position it has. It must not go on without what it missed.
-        Effect.as(
-          Effect.logError("effect-sse: the log could not give what a client missed", cause),
-          Option.none<never>()
-        )
-      )
-      if (typeof again !== "boolean") {
-        sayGoodbye(one.client, clock.unsafeCurrentTimeMillis())
-        stop()
-      } else if (again) {
-        queue.unsafeOffer(one)
-      }
-      // Real time on purpose: this bounds how long the event loop is held.
-      if (performance.now() - since > holdMillis) {
-        yield* turn
-        since = performance.now()
-      }
-    })
+      while (yield* step(one)) yield* breathe
+      yield* breathe
+    }).pipe(
+      Effect.catchAllCause((cause) => Effect.logError("effect-sse: the log could not give what a client missed", cause))
+    )
     for (let i = 0; i < readers; i++) yield* Effect.forkScoped(Effect.forever(work))
 
     yield* someParked.await.pipe(
@@ -267,6 +292,19 @@ export const make = (
         const looked = Array.from(parked)
         parked.clear()
         for (const one of looked) queue.unsafeOffer(one)
+      }),
+      Effect.forever,
+      Effect.forkScoped
+    )
+
+    // Others may come soon, who missed the same.
+    yield* someShared.await.pipe(
+      Effect.zipRight(pause(keptMillis, true)),
+      Effect.map(() => {
+        if (active > 0) return
+        someShared.unsafeClose()
+        pages.clear()
+        pageBytes = 0
       }),
       Effect.forever,
       Effect.forkScoped
