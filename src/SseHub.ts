@@ -97,6 +97,12 @@ export class SseHub extends Context.Tag("effect-sse/SseHub")<
     readonly whenFull: "retry" | "refuse" | "evict-oldest"
     /** Keepalives for one response, for connections that merge them. */
     readonly keepalive: Stream.Stream<string>
+    /**
+     * Waits until all that reached this hub before is handed out: written to the clients' connections, and put before the
+     * streams of {@link subscribe}; and until clients that have ended are gone from {@link clients}. It waits for no network. For
+     * tests, and before the process does something that holds it up.
+     */
+    readonly flush: Effect.Effect<void>
     /** The longest namespace it takes, in bytes. */
     readonly maxNamespaceBytes: number
     /**
@@ -255,6 +261,7 @@ export const make = (options?: HubOptions): Effect.Effect<SseHub["Type"], never,
       keepalive: Keepalive.stream(settings.keepalive),
       comeBackIn: clients.comeBackIn,
       whenFull: settings.whenFull,
+      flush: Effect.zipRight(dispatcher.flush, clients.forgotten),
       maxNamespaceBytes: settings.maxNamespaceBytes,
       shutdown,
       awaitShutdown: closed.await

@@ -21,7 +21,7 @@ import * as SseEvent from "../SseEvent.js"
 import * as SseMetrics from "../SseMetrics.js"
 import { overflowing } from "./budget.js"
 import { Client, type Totals } from "./client.js"
-import { pause } from "./eventLoop.js"
+import { pause, turn } from "./eventLoop.js"
 import { of as frameOf } from "./frame.js"
 import * as Keepalives from "./keepalives.js"
 import * as Registry from "./registry.js"
@@ -41,6 +41,8 @@ export interface Clients {
   readonly recentEnds: () => ReadonlyArray<Disconnected>
   /** In ms. */
   readonly comeBackIn: Effect.Effect<number | undefined>
+  /** Waits until those that have ended are forgotten. */
+  readonly forgotten: Effect.Effect<void>
   /** Ends all, and waits until they are forgotten. None may come any more. */
   readonly endAll: Effect.Effect<void>
   readonly totals: Totals
@@ -323,6 +325,11 @@ export const make = (
         ),
       recentEnds: () => recentEnds.slice(-keptEnds),
       comeBackIn: Effect.sync(() => retryMillis(nextId())),
+      forgotten: Effect.whileLoop({
+        while: () => Array.from(connected.values()).some(({ ended }) => ended !== undefined),
+        body: () => turn,
+        step: () => {}
+      }),
       endAll: Effect.gen(function* () {
         const clients = yield* list
         // Few go at once. Many go in steps, so that they come back as they went.
