@@ -53,6 +53,10 @@ export * as SseRoutes from "./SseRoutes.js"
 /**
  * @since 0.1.0
  */
+export * as SseTest from "./SseTest.js"
+/**
+ * @since 0.1.0
+ */
 export * as SseTracing from "./SseTracing.js"
 /**
  * @since 0.1.0
