@@ -431,7 +431,7 @@ export const decodeStream: {
     channel: Definition<A, R>,
     options?: DecodeOptions<OnInvalid>
   ): Stream.Stream<A, E | InvalidError<OnInvalid>, R | R2>
-} = dual(
+} = /* @__PURE__ */ dual(
   (args) => hasProperty(args[0], Stream.StreamTypeId),
   <E, R2, A, R, OnInvalid extends "skip" | "fail" = "skip">(
     events: Stream.Stream<ReceivedEvent, E, R2>,

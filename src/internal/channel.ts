@@ -86,7 +86,6 @@ export const define = <Path extends string, A, R, Params, Segments, ParamsR, Enc
         : Effect.mapError(codec.decode({ event, data }), decodeError("value"))
     },
     pipe() {
-      // oxlint-disable-next-line prefer-rest-params
       return pipeArguments(this, arguments)
     }
   }
