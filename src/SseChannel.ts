@@ -132,6 +132,14 @@ export type EventOf<Events extends Readonly<Record<string, Schema.Schema.Any>>> 
 }[keyof Events & string]
 
 /**
+ * The values of a channel or a family, as in `SseChannel.ValueOf<typeof Rooms>`.
+ *
+ * @since 0.1.0
+ * @category type-level
+ */
+export type ValueOf<Self> = Self extends Definition<infer A, unknown> ? A : never
+
+/**
  * Where a channel is, and how its values are written.
  *
  * @since 0.1.0
@@ -381,7 +389,8 @@ export interface Located<out Params, out A> {
 
 /**
  * As {@link subscribe}, for all channels of a family: whatever the parameters are, which come with each value. A browser does
- * this by subscribing to the part of the namespace before the first parameter; it is not told the parameters.
+ * this by subscribing to the part of the namespace before the first parameter; the parameters are no part of an event, so what it
+ * needs of them belongs in the value.
  *
  * @since 0.1.0
  * @category subscribing

@@ -10,7 +10,6 @@ import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type * as Layer from "effect/Layer"
 import * as Mailbox from "effect/Mailbox"
-import * as Option from "effect/Option"
 import type * as Scope from "effect/Scope"
 import type { EndReason } from "./Connection.js"
 import type { ConnectRequest } from "./HubClient.js"
@@ -99,8 +98,8 @@ export interface RecordedClient {
   readonly lastEventId: Effect.Effect<string>
   /** The last `retry` it was sent, in ms. */
   readonly retry: Effect.Effect<number | undefined>
-  /** Why it ended; none while it is connected. */
-  readonly ended: Effect.Effect<Option.Option<EndReason>>
+  /** Why it ended; `undefined` while it is connected. */
+  readonly ended: Effect.Effect<EndReason | undefined>
   /** Waits until it ends. */
   readonly awaitEnd: Effect.Effect<EndReason>
   /** Goes away, as a browser does whose tab is closed. */
@@ -189,7 +188,7 @@ export const connect = (
       text: look(() => recorder.text),
       lastEventId: look(() => recorder.lastEventId),
       retry: look(() => recorder.retry),
-      ended: look(() => Option.fromNullable(recorder.ended)),
+      ended: look(() => recorder.ended),
       awaitEnd: Effect.zipLeft(Deferred.await(end), quiet),
       disconnect: Effect.zipRight(
         Effect.sync(() => recorder.close()),

@@ -99,6 +99,8 @@ describe("types of channels", () => {
 
   it("several events have a schema each", () => {
     expectTypeOf(several).toEqualTypeOf<SseChannel.Family<{ readonly room: string }, Several>>()
+    expectTypeOf<SseChannel.ValueOf<typeof several>>().toEqualTypeOf<Several>()
+    expectTypeOf<SseChannel.ValueOf<typeof fixed>>().toEqualTypeOf<Message>()
     compiled(() => SseChannel.publish(several.at({ room: "a" }), { event: "typing", data: "Ann" }))
     // @ts-expect-error the data of another event
     compiled(() => SseChannel.publish(several.at({ room: "a" }), { event: "message", data: "Ann" }))

@@ -325,10 +325,13 @@ export const make = (
         ),
       recentEnds: () => recentEnds.slice(-keptEnds),
       comeBackIn: Effect.sync(() => retryMillis(nextId())),
-      forgotten: Effect.whileLoop({
-        while: () => Array.from(connected.values()).some(({ ended }) => ended !== undefined),
-        body: () => turn,
-        step: () => {}
+      forgotten: Effect.suspend(() => {
+        const gone = Array.from(connected.values()).filter(({ ended }) => ended !== undefined)
+        return Effect.whileLoop({
+          while: () => gone.some(({ id }) => connected.has(id)),
+          body: () => turn,
+          step: () => {}
+        })
       }),
       endAll: Effect.gen(function* () {
         const clients = yield* list
