@@ -17,6 +17,7 @@ import * as SseEvent from "../SseEvent.js"
 import * as SseMetrics from "../SseMetrics.js"
 import * as Admission from "./admission.js"
 import { Client, clientStatus, type Totals } from "./client.js"
+import { turn } from "./eventLoop.js"
 import * as Farewell from "./farewell.js"
 import { of as frameOf } from "./frame.js"
 import * as Keepalives from "./keepalives.js"
@@ -41,9 +42,11 @@ export interface Clients {
   readonly recentEnds: () => ReadonlyArray<Disconnected>
   /** In ms. */
   readonly comeBackIn: Effect.Effect<number | undefined>
+  /** Waits until those that have ended are forgotten. */
+  readonly forgotten: Effect.Effect<void>
   /** Ends all, and waits until they are forgotten. None may come any more. */
   readonly endAll: Effect.Effect<void>
-  /** Waits until nobody is given what he missed. */
+  /** Waits until those who resume are live, or do not read. */
   readonly replayed: Effect.Effect<void>
   readonly totals: Totals
   readonly ended: Record<EndReason, number>
@@ -185,6 +188,14 @@ export const make = (
       presence: watchers.presence,
       recentEnds: () => recentEnds.slice(-keptEnds),
       comeBackIn: Effect.sync(() => farewell.retryMillis(nextId())),
+      forgotten: Effect.suspend(() => {
+        const gone = Array.from(connected.values()).filter(({ ended }) => ended !== undefined)
+        return Effect.whileLoop({
+          while: () => gone.some(({ id }) => connected.has(id)),
+          body: () => turn,
+          step: () => {}
+        })
+      }),
       endAll: Effect.gen(function* () {
         const some = connected.size > 0
         yield* farewell.endAll

@@ -38,7 +38,7 @@ export interface Replay {
    * client gets first.
    */
   readonly begin: (client: Client, plan: Plan) => string
-  /** Waits until nobody is given what he missed. */
+  /** Waits until those who resume are live, or do not read. */
   readonly idle: Effect.Effect<void>
 }
 
@@ -100,7 +100,9 @@ export const make = (
     const idle = yield* Effect.makeLatch(true)
     const someShared = yield* Effect.makeLatch(false)
     const maxWaiting = Math.min(settings.maxPendingBytes / 2, 256 * 1024)
+    // Those who resume, and those of them who are not parked.
     let active = 0
+    let busy = 0
     const pages = new Map<string, SharedPage>()
     let pageBytes = 0
 
@@ -144,9 +146,8 @@ export const make = (
       if (start === here && !withLatest) return head + SseEvent.cursor(here)
       client.hold()
       active++
-      idle.unsafeClose()
       someShared.unsafeOpen()
-      queue.unsafeOffer({
+      enqueue({
         client,
         key: client.namespaces.join("\n"),
         after: start,
@@ -158,11 +159,23 @@ export const make = (
       return withLatest ? head : head + SseEvent.cursor(start)
     }
 
+    const enqueue = (one: Resuming) => {
+      busy++
+      idle.unsafeClose()
+      queue.unsafeOffer(one)
+    }
+
+    const leave = () => {
+      if (--busy === 0) idle.unsafeOpen()
+    }
+
     const stop = () => {
-      if (--active === 0) idle.unsafeOpen()
+      active--
+      leave()
     }
 
     const park = (one: Resuming) => {
+      leave()
       parked.add(one)
       someParked.unsafeOpen()
     }
@@ -291,7 +304,7 @@ export const make = (
         someParked.unsafeClose()
         const looked = Array.from(parked)
         parked.clear()
-        for (const one of looked) queue.unsafeOffer(one)
+        for (const one of looked) enqueue(one)
       }),
       Effect.forever,
       Effect.forkScoped
