@@ -18,7 +18,8 @@ import * as SseEvent from "../SseEvent.js"
 import * as SseMetrics from "../SseMetrics.js"
 import type { Client } from "./client.js"
 import { pause, turn } from "./eventLoop.js"
-import { type Frame, join } from "./frame.js"
+import { join } from "./frame.js"
+import * as Pages from "./pages.js"
 import type { Namespace } from "../Namespace.js"
 
 /** What a client that connects is to get before it is live. */
@@ -48,12 +49,6 @@ const holdMillis = 4
 /** Replays that read the log at the same time. */
 const readers = 8
 
-/** Bytes of pages that are held for those who resume at the same place. */
-const maxPageBytes = 16 * 1024 * 1024
-
-/** Real time in ms for which they are held when nobody resumes. */
-const keptMillis = 1000
-
 /** Values sent in one frame. */
 const valuesAtOnce = 256
 
@@ -63,7 +58,6 @@ const parkMillis = 20
 /** A client that is given what it missed. */
 interface Resuming {
   readonly client: Client
-  readonly key: string
   /** It has everything up to here. */
   after: string
   /** What it gets live, or is held, comes behind this. */
@@ -72,18 +66,6 @@ interface Resuming {
   told: string | undefined
   values: "wanted" | ReadonlyArray<LogEntry> | undefined
 }
-
-interface SharedPage {
-  readonly frame: Frame | undefined
-  readonly events: number
-  readonly last: string | undefined
-  readonly cursor: string
-  /** Up to where it was read, if it goes that far: more may come behind it. */
-  readonly upTo: string | undefined
-}
-
-/** What holding it takes. */
-const sizeOf = (page: SharedPage | undefined): number => (page === undefined ? 0 : 256 + (page.frame?.size ?? 0))
 
 /** @param position where the dispatcher is: everything behind it is handed to those who are registered now */
 export const make = (
@@ -98,13 +80,10 @@ export const make = (
     const parked = new Set<Resuming>()
     const someParked = yield* Effect.makeLatch(false)
     const idle = yield* Effect.makeLatch(true)
-    const someShared = yield* Effect.makeLatch(false)
+    const pages = yield* Pages.make(history)
     const maxWaiting = Math.min(settings.maxPendingBytes / 2, 256 * 1024)
-    // Those who resume, and those of them who are not parked.
-    let active = 0
+    // Those who resume and are not parked.
     let busy = 0
-    const pages = new Map<string, SharedPage>()
-    let pageBytes = 0
 
     const plan = (
       start: Start | undefined,
@@ -145,11 +124,8 @@ export const make = (
       const start = after ?? here
       if (start === here && !withLatest) return head + SseEvent.cursor(here)
       client.hold()
-      active++
-      someShared.unsafeOpen()
       enqueue({
         client,
-        key: client.namespaces.join("\n"),
         after: start,
         upTo: here,
         told: withLatest ? undefined : start,
@@ -169,51 +145,11 @@ export const make = (
       if (--busy === 0) idle.unsafeOpen()
     }
 
-    const stop = () => {
-      active--
-      leave()
-    }
-
     const park = (one: Resuming) => {
       leave()
       parked.add(one)
       someParked.unsafeOpen()
     }
-
-    const share = (key: string, page: SharedPage) => {
-      pageBytes += sizeOf(page) - sizeOf(pages.get(key))
-      pages.set(key, page)
-      for (const [oldest, page] of pages) {
-        if (pageBytes <= maxPageBytes) return
-        pages.delete(oldest)
-        pageBytes -= sizeOf(page)
-      }
-    }
-
-    const pageOf = (one: Resuming): Effect.Effect<SharedPage | Gap, EventLogError> =>
-      Effect.suspend(() => {
-        const key = `${one.key}\n${one.after}`
-        const known = pages.get(key)
-        if (known !== undefined && (known.upTo === undefined || known.upTo === one.upTo)) {
-          // The ones that are asked for stay.
-          pages.delete(key)
-          pages.set(key, known)
-          return Effect.succeed(known)
-        }
-        const { namespaces } = one.client
-        return Effect.map(history.read({ after: one.after, upTo: one.upTo, namespaces }), (page) => {
-          if (page._tag === "Gap") return page
-          const shared: SharedPage = {
-            frame: page.entries.length === 0 ? undefined : join(page.entries.map(({ text }) => text)),
-            events: page.entries.length,
-            last: page.entries.at(-1)?.position,
-            cursor: page.cursor,
-            upTo: page.done ? one.upTo : undefined
-          }
-          share(key, shared)
-          return shared
-        })
-      })
 
     /** One step of one client. Whether it is to take another one. */
     const step = (one: Resuming): Effect.Effect<boolean, EventLogError> =>
@@ -221,7 +157,7 @@ export const make = (
         // The client comes back with the position it has. It must not go on without what it missed.
         Effect.sync(() => {
           sayGoodbye(one.client, clock.unsafeCurrentTimeMillis())
-          stop()
+          leave()
         })
       )
 
@@ -229,7 +165,7 @@ export const make = (
       Effect.gen(function* () {
         const { client } = one
         if (client.ended !== undefined) {
-          stop()
+          leave()
           return false
         }
         if (client.pendingBytes > maxWaiting) {
@@ -247,7 +183,7 @@ export const make = (
           if (!rest) one.told = one.after
           return true
         }
-        const page = yield* pageOf(one)
+        const page = yield* pages.read({ after: one.after, upTo: one.upTo, namespaces: client.namespaces })
         const now = clock.unsafeCurrentTimeMillis()
         if ("_tag" in page) {
           // It read so slowly that what it was to get is kept no more.
@@ -277,7 +213,7 @@ export const make = (
         }
         if (one.told !== one.upTo) client.replay(join([SseEvent.cursor(one.upTo)]), 0, now)
         client.release(now)
-        stop()
+        leave()
         return false
       })
 
@@ -305,19 +241,6 @@ export const make = (
         const looked = Array.from(parked)
         parked.clear()
         for (const one of looked) enqueue(one)
-      }),
-      Effect.forever,
-      Effect.forkScoped
-    )
-
-    // Others may come soon, who missed the same.
-    yield* someShared.await.pipe(
-      Effect.zipRight(pause(keptMillis, true)),
-      Effect.map(() => {
-        if (active > 0) return
-        someShared.unsafeClose()
-        pages.clear()
-        pageBytes = 0
       }),
       Effect.forever,
       Effect.forkScoped
