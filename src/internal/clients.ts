@@ -8,10 +8,10 @@ import * as Queue from "effect/Queue"
 import * as Ref from "effect/Ref"
 import type * as Scope from "effect/Scope"
 import { type EndReason, endReasons } from "../Connection.js"
-import type { ClientChange, ConnectRequest } from "../HubClient.js"
+import type { ClientChange, ConnectRequest, Principal } from "../HubClient.js"
 import type { Namespace } from "../Namespace.js"
 import type { HubSettings } from "../SseConfig.js"
-import { HubClosed, type LimitReached } from "../SseError.js"
+import { HubClosed, type LimitReached, type Refused } from "../SseError.js"
 import * as SseEvent from "../SseEvent.js"
 import * as SseMetrics from "../SseMetrics.js"
 import * as Admission from "./admission.js"
@@ -19,6 +19,7 @@ import { Client, clientStatus, type Totals } from "./client.js"
 import * as Farewell from "./farewell.js"
 import { of as frameOf } from "./frame.js"
 import * as Keepalives from "./keepalives.js"
+import * as Principals from "./principals.js"
 import * as Registry from "./registry.js"
 import * as Waiting from "./waiting.js"
 import * as Watchers from "./watchers.js"
@@ -26,12 +27,14 @@ import * as Watchers from "./watchers.js"
 const greeting = frameOf(SseEvent.comment("ok"))
 
 export interface Clients {
-  readonly connect: (request: ConnectRequest) => Effect.Effect<number, HubClosed | LimitReached>
+  readonly connect: (request: ConnectRequest) => Effect.Effect<number, HubClosed | LimitReached | Refused>
   /** How many there are. */
   readonly count: () => number
   /** Oldest first. */
   readonly list: Effect.Effect<ReadonlyArray<Client>>
   readonly disconnect: (id: number) => Effect.Effect<boolean>
+  readonly checkPrincipal: (principal: Principal) => Effect.Effect<void, Refused>
+  readonly revoke: (principalId: string, rememberMillis: number) => Effect.Effect<number>
   readonly changes: Watchers.Watchers["changes"]
   readonly presence: Watchers.Watchers["presence"]
   /** The last ones that ended, oldest first. */
@@ -68,6 +71,7 @@ export const make = (
   Effect.gen(function* () {
     const clock = yield* Effect.clock
     const keepalives = yield* Keepalives.make(settings.keepalive)
+    const principals = yield* Principals.make
     let recentEnds: Array<Disconnected> = []
     const left = yield* Queue.unbounded<Client>()
     const empty = yield* Effect.makeLatch(false)
@@ -93,6 +97,7 @@ export const make = (
             connected.delete(client.id)
             waiting.remove(client)
             admission.count(client, -1)
+            principals.remove(client)
             const reason = client.ended ?? "client-closed"
             ended[reason]++
             SseMetrics.disconnects.unsafeUpdate(1, SseMetrics.reasonTags[reason])
@@ -108,11 +113,15 @@ export const make = (
       })
     yield* Queue.takeBetween(left, 1, 4096).pipe(Effect.flatMap(forget), Effect.forever, Effect.forkScoped)
 
-    const connect = (request: ConnectRequest): Effect.Effect<number, HubClosed | LimitReached> =>
+    const connect = (request: ConnectRequest): Effect.Effect<number, HubClosed | LimitReached | Refused> =>
       Effect.flatMap(
-        Ref.modify(registry, (current): [number | HubClosed | LimitReached, Registry.Registry] => {
+        Ref.modify(registry, (current): [number | HubClosed | LimitReached | Refused, Registry.Registry] => {
           if (!isOpen()) return [new HubClosed(), current]
           const now = clock.unsafeCurrentTimeMillis()
+          const { principal } = request
+          // Looked at in the step that registers it, so that none slips in behind a revocation.
+          const denied = principal === undefined ? undefined : principals.refusal(principal, now)
+          if (denied !== undefined) return [denied, current]
           const namespaces = Registry.reduce(request.namespaces)
           const refused = admission.admit(namespaces, request.address ?? "", now)
           if (refused !== undefined) {
@@ -126,7 +135,9 @@ export const make = (
               requestPath: (request.requestPath ?? "").slice(0, shownLength),
               address: request.address ?? "",
               userAgent: (request.userAgent ?? "").slice(0, shownLength),
-              metadata: request.metadata,
+              principal: principal?.id,
+              expiresAt: principal?.expiresAt,
+              metadata: principal?.metadata,
               connectedAt: now
             },
             request.connection,
@@ -145,6 +156,7 @@ export const make = (
           })
           connected.set(client.id, client)
           admission.count(client, 1)
+          principals.add(client)
           return [client.id, Registry.add(current, client)]
         }),
         (result) => (typeof result === "number" ? Effect.succeed(result) : Effect.fail(result))
@@ -160,6 +172,12 @@ export const make = (
           client?.end("disconnected")
           return client !== undefined
         }),
+      checkPrincipal: (principal) =>
+        Effect.suspend(
+          () => principals.refusal(principal, clock.unsafeCurrentTimeMillis()) ?? (Effect.void as Effect.Effect<void>)
+        ),
+      revoke: (principalId, rememberMillis) =>
+        Effect.suspend(() => principals.revoke(principalId, clock.unsafeCurrentTimeMillis(), rememberMillis)),
       changes: watchers.changes,
       presence: watchers.presence,
       recentEnds: () => recentEnds.slice(-keptEnds),
