@@ -60,7 +60,7 @@ const join = (path: string, { address, metadata }: { readonly address?: string; 
       requestPath: `/subscribe${path}`,
       userAgent: "test",
       address,
-      ...(metadata === undefined ? {} : { principal: { id: "ann", metadata } })
+      ...(metadata === undefined ? {} : { principal: { id: "one", metadata } })
     })
   )
 
@@ -151,8 +151,8 @@ describe("Admin", () => {
         assert.deepStrictEqual(
           status.connections.map(({ metadata, principal }) => [principal, metadata]),
           [
-            ["ann", { user: "Ann", level: 3 }],
-            ["ann", "(not JSON)"]
+            ["one", { user: "Ann", level: 3 }],
+            ["one", "(not JSON)"]
           ]
         )
         const below = yield* ours(yield* get("/admin/status.json?namespace=/c"))
