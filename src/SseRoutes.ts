@@ -124,7 +124,9 @@ const handlers = <RS, RP, RA, RM>(options: RoutesOptions<RS, RP, RA, RM>) => {
     const route = (path: `/${string}`, handle: Handle<RS | RP | RA | RM>) =>
       [path, at(seen ? path.length : 0, handle)] as const
     return [
-      route("/subscribe", (path, request) => shared(request, Subscribe.allow, Subscribe.handle(path, subscribe))),
+      route("/subscribe", (path, request) =>
+        Ticket.conceal(request.url, shared(request, Subscribe.allow, Subscribe.handle(path, subscribe)))
+      ),
       route(
         "/tickets",
         exactly<RS>((_, request) =>

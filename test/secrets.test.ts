@@ -1,51 +1,67 @@
 /** What lets somebody in stays between them and the server: it is looked for wherever the server writes. */
 import { assert, describe, it } from "@effect/vitest"
-import { SseHub, SseTracing } from "effect-sse"
+import { HttpLayerRouter, HttpMiddleware, HttpRouter, HttpServer } from "@effect/platform"
+import { NodeHttpServer } from "@effect/platform-node"
+import { SseHub, SseLayer, SseRoutes, SseTracing } from "effect-sse"
 import * as Jwt from "effect-sse/Authorize/Jwt"
 import * as SseServer from "effect-sse/node/SseServer"
 import { Clock, Effect, Exit, HashMap, Layer, Logger, LogLevel, Tracer } from "effect"
+import { createServer } from "node:http"
 import { inspect } from "node:util"
 import { bySecret, claims, keyServer, secret, sign, signer } from "./support/jwt.js"
 import { connect, request } from "./support/rawClient.js"
 import { eventually, port } from "./support/server.js"
 
+/** Collects all that is logged, and all that a collector of spans would get. */
+const collector = () => {
+  const written: Array<string> = []
+  const write = (value: unknown) =>
+    void written.push(inspect(value, { depth: 10, maxArrayLength: null, maxStringLength: null }))
+  const logger = Logger.make(({ annotations, cause, message }) => {
+    write([message, HashMap.toEntries(annotations), cause])
+  })
+  const tracer = Tracer.make({
+    context: (f) => f(),
+    span: (name, parent, context, links, startTime, kind) => {
+      const attributes = new Map<string, unknown>()
+      return {
+        _tag: "Span",
+        name,
+        spanId: "1",
+        traceId: "1",
+        parent,
+        context,
+        status: { _tag: "Started", startTime },
+        attributes,
+        links,
+        sampled: true,
+        kind,
+        end: (_, exit) => {
+          write([name, attributes])
+          if (Exit.isFailure(exit)) write(String(exit.cause))
+        },
+        attribute: (key, value) => void attributes.set(key, value),
+        event: (name, _, attributes) => write([name, attributes]),
+        addLinks: () => {}
+      }
+    }
+  })
+  return {
+    written,
+    write,
+    layer: Layer.mergeAll(
+      Logger.replace(Logger.defaultLogger, logger),
+      Logger.minimumLogLevel(LogLevel.All),
+      Layer.setTracer(tracer)
+    )
+  }
+}
+
 describe("secrets", () => {
   it.scopedLive(
     "no token, ticket or cookie appears in a log, a span, the admin page, a metric or an error body",
     () => {
-      const written: Array<string> = []
-      const write = (value: unknown) =>
-        void written.push(inspect(value, { depth: 10, maxArrayLength: null, maxStringLength: null }))
-      const logger = Logger.make(({ annotations, cause, message }) => {
-        write([message, HashMap.toEntries(annotations), cause])
-      })
-      const tracer = Tracer.make({
-        context: (f) => f(),
-        span: (name, parent, context, links, startTime, kind) => {
-          const attributes = new Map<string, unknown>()
-          return {
-            _tag: "Span",
-            name,
-            spanId: "1",
-            traceId: "1",
-            parent,
-            context,
-            status: { _tag: "Started", startTime },
-            attributes,
-            links,
-            sampled: true,
-            kind,
-            end: (_, exit) => {
-              write([name, attributes])
-              // What a collector is told of a failure.
-              if (Exit.isFailure(exit)) write(String(exit.cause))
-            },
-            attribute: (key, value) => void attributes.set(key, value),
-            event: (name, _, attributes) => write([name, attributes]),
-            addLinks: () => {}
-          }
-        }
-      })
+      const { layer, write, written } = collector()
       return Effect.gen(function* () {
         const key = yield* signer("ES256", "1")
         const keys = yield* keyServer([])
@@ -128,9 +144,7 @@ describe("secrets", () => {
           Effect.provide(
             SseServer.layer({ port: 0, ...jwt }).pipe(
               Layer.provideMerge(Layer.provide(SseTracing.layer, SseHub.layer())),
-              Layer.provide(Logger.replace(Logger.defaultLogger, logger)),
-              Layer.provide(Logger.minimumLogLevel(LogLevel.All)),
-              Layer.provide(Layer.setTracer(tracer))
+              Layer.provide(layer)
             )
           ),
           Effect.scoped
@@ -155,4 +169,55 @@ describe("secrets", () => {
     },
     60_000
   )
+
+  it.scopedLive("nor in what the platform writes in an app of one's own", () => {
+    const { layer, written } = collector()
+    return Effect.gen(function* () {
+      const jwt = Jwt.make({ secret })
+      const now = Math.floor((yield* Clock.currentTimeMillis) / 1000)
+      const token = yield* sign(bySecret(), claims(now))
+      const tickets: Array<string> = []
+      for (const [prefix, server] of [
+        // With its logger, as is the default.
+        ["", HttpLayerRouter.serve(SseRoutes.layer(jwt))],
+        [
+          "/live",
+          HttpServer.serve(HttpRouter.mount(HttpRouter.empty, "/live", SseRoutes.router(jwt)), HttpMiddleware.logger)
+        ]
+      ] as const) {
+        yield* Effect.gen(function* () {
+          const listening = yield* port
+          const answer = yield* request(listening, `${prefix}/tickets?ns=/pets`, {
+            method: "POST",
+            headers: { Authorization: `Bearer ${token}` }
+          })
+          const { ticket } = JSON.parse(answer.body) as { ticket: string }
+          tickets.push(ticket)
+          const client = yield* connect(listening, `${prefix}/subscribe/pets?ticket=${ticket}`)
+          yield* client.until((body) => body !== "")
+          for (const again of [`ticket=${ticket}`, `a=b&%74icket=${ticket}&c=d`]) {
+            assert.strictEqual((yield* request(listening, `${prefix}/subscribe/pets?${again}`)).status, 401)
+          }
+          assert.strictEqual((yield* request(listening, `${prefix}/subscribe/a//b?ticket=${ticket}`)).status, 400)
+        }).pipe(
+          Effect.provide(
+            server.pipe(
+              Layer.provideMerge(NodeHttpServer.layer(createServer, { port: 0 })),
+              Layer.provide(SseLayer),
+              Layer.provide(layer)
+            )
+          ),
+          Effect.scoped
+        )
+      }
+      for (const seen of ["Sent HTTP response", "/tickets", "/live/tickets", "url.query", "REDACTED"]) {
+        assert.isTrue(
+          written.some((text) => text.includes(seen)),
+          seen
+        )
+      }
+      assert.strictEqual(tickets.length, 2)
+      for (const secret of [token, ...tickets]) for (const text of written) assert.notInclude(text, secret)
+    })
+  })
 })

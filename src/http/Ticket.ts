@@ -3,6 +3,7 @@
  *
  * @internal
  */
+import * as HttpMiddleware from "@effect/platform/HttpMiddleware"
 import * as HttpServerRequest from "@effect/platform/HttpServerRequest"
 import * as HttpServerResponse from "@effect/platform/HttpServerResponse"
 import * as Effect from "effect/Effect"
@@ -34,6 +35,21 @@ const ticketOf = (url: string): string | undefined => {
   const query = splitUrl(url)[1]
   return query === "" ? undefined : (new URLSearchParams(query).get("ticket") ?? undefined)
 }
+
+/**
+ * Keeps a ticket out of what the platform writes of a request, which has the whole URL: no line of its logger, and no query
+ * in its span.
+ */
+export const conceal = <A, E, R>(url: string, handler: Effect.Effect<A, E, R>): Effect.Effect<A, E, R> =>
+  ticketOf(url) === undefined ? handler : Effect.zipRight(hideQuery, HttpMiddleware.withLoggerDisabled(handler))
+
+const hideQuery = Effect.map(Effect.option(Effect.currentSpan), (span) => {
+  if (Option.isNone(span)) return
+  const { attributes } = span.value
+  if (attributes.has("url.query")) span.value.attribute("url.query", "REDACTED")
+  const full = attributes.get("url.full")
+  if (typeof full === "string") span.value.attribute("url.full", full.replace(/\?.*$/, "?REDACTED"))
+})
 
 const reason = "this ticket is not valid: each works once, for a short time; ask for another one"
 
