@@ -36,9 +36,9 @@ const usage = `effect-sse: a Server-Sent Events hub
 
 Environment:
   SSE_PUBLISH_TOKEN           what publishers send; made and printed at start if not set
-  SSE_JWT_SECRET              subscribers and publishers send JWTs, signed with this (HS256,
-                              at least 32 bytes)
-  SSE_JWT_JWKS_URL            or with one of the keys that are at this address
+  SSE_JWT_SECRET              subscribers and publishers send JWTs, signed with this
+                              (HS256; 32 bytes or more)
+  SSE_JWT_JWKS_URL            or with one of the keys that are there (RS256, ES256, EdDSA)
   SSE_JWT_ISSUER, SSE_JWT_AUDIENCE  what they must say in "iss" and "aud"  (anything)
   SSE_JWT_COOKIE              cookie that may carry one               (only Authorization)
   SSE_CORS_ORIGINS            *: pages of any origin may subscribe, without credentials;

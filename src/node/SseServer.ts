@@ -251,7 +251,7 @@ const readJwt: Config.Config<JwtOptions | undefined> = Config.all({
   secret: optional(
     Config.redacted("SSE_JWT_SECRET").pipe(
       Config.validate({
-        message: "must have at least 32 bytes",
+        message: "SSE_JWT_SECRET must have at least 32 bytes",
         validation: (secret) => Buffer.byteLength(Redacted.value(secret)) >= 32
       })
     )
