@@ -61,7 +61,7 @@ export type Authorize<R = never> = (
  */
 export interface CredentialOptions {
   /**
-   * A cookie that carries it, for requests without an `Authorization` header: what a browser's `EventSource` can send. Set it
+   * A cookie that carries it, for requests without one in `Authorization`: what a browser's `EventSource` can send. Set it
    * `HttpOnly`, `Secure` and `SameSite`. Default: none, cookies are not looked at.
    */
   readonly cookie?: string | undefined
@@ -75,9 +75,9 @@ export interface CredentialOptions {
  * @category getters
  */
 export const credential = (request: HttpServerRequest, options?: CredentialOptions): string | undefined => {
-  const header = request.headers["authorization"]
-  if (header !== undefined) return /^Bearer +(.+)$/i.exec(header)?.[1]
-  return options?.cookie === undefined ? undefined : request.cookies[options.cookie] || undefined
+  const bearer = /^Bearer +(.+)$/i.exec(request.headers["authorization"] ?? "")?.[1]
+  if (bearer !== undefined || options?.cookie === undefined) return bearer
+  return request.cookies[options.cookie] || undefined
 }
 
 /**

@@ -201,7 +201,10 @@ const at = <R>(prefix: number, handle: Handle<R>): Handler<R> =>
     HttpServerRequest.HttpServerRequest,
     (request) =>
       Pipelining.refuse(request) ??
-      Effect.catchAllDefect(Effect.interruptible(handle(splitUrl(request.url)[0].slice(prefix), request)), failed)
+      Effect.catchAllDefect(
+        Effect.interruptible(Effect.suspend(() => handle(splitUrl(request.url)[0].slice(prefix), request))),
+        failed
+      )
   )
 
 /** A defect, as in a hook of the app, ends the one request. It is told to the log, and to the client only that it is. */

@@ -59,12 +59,13 @@ describe("Authorize", () => {
     const of = (headers: Record<string, string>, cookies: Record<string, string> = {}) =>
       Authorize.credential({ headers, cookies } as unknown as HttpServerRequest.HttpServerRequest, { cookie: "jwt" })
 
-    it("is the header's, or the cookie's where there is no header", () => {
+    it("is the header's, or the cookie's where the header has none", () => {
       assert.strictEqual(of({ authorization: "Bearer a.b.c" }), "a.b.c")
       assert.strictEqual(of({ authorization: "bearer  a" }, { jwt: "b" }), "a")
       assert.strictEqual(of({}, { jwt: "b" }), "b")
-      assert.isUndefined(of({ authorization: "Basic YTpi" }, { jwt: "b" }))
-      assert.isUndefined(of({ authorization: "Bearer " }, { jwt: "b" }))
+      assert.strictEqual(of({ authorization: "Basic YTpi" }, { jwt: "b" }), "b")
+      assert.isUndefined(of({ authorization: "Basic YTpi" }))
+      assert.isUndefined(of({ authorization: "Bearer " }))
       assert.isUndefined(of({}, { jwt: "" }))
       assert.isUndefined(of({}, { other: "b" }))
     })

@@ -31,9 +31,11 @@ describe("principals of a hub", () => {
     it.scoped("ends a stream at that time and not before, others later, in whatever order they came", () =>
       Effect.gen(function* () {
         const hub = yield* SseHub.SseHub
-        const late = yield* join({ id: "late", expiresAt: 90_000_000 })
-        const second = yield* join({ id: "second", expiresAt: 61_000 })
-        const first = yield* join({ id: "first", expiresAt: 60_000 })
+        // In between, whoever waits goes to sleep.
+        const sleep = TestClock.adjust(0)
+        const late = yield* Effect.zipLeft(join({ id: "late", expiresAt: 90_000_000 }), sleep)
+        const second = yield* Effect.zipLeft(join({ id: "second", expiresAt: 61_000 }), sleep)
+        const first = yield* Effect.zipLeft(join({ id: "first", expiresAt: 60_000 }), sleep)
         const same = yield* join({ id: "same", expiresAt: 60_000 })
         const ever = yield* join({ id: "ever" })
         const unknown = yield* join()
@@ -82,6 +84,20 @@ describe("principals of a hub", () => {
           { numRuns: 20 }
         )
       )
+    )
+
+    it.scoped("counts for those who come when all others of that time have left", () =>
+      Effect.gen(function* () {
+        const hub = yield* SseHub.SseHub
+        for (let i = 0; i < 3; i++) {
+          const client = yield* join({ id: "ann", expiresAt: 1000 })
+          yield* TestClock.adjust(1)
+          if (i < 2) yield* hub.disconnect(client.id)
+          yield* eventually(Effect.map(hub.status, ({ clients }) => clients === (i < 2 ? 0 : 1)))
+        }
+        yield* TestClock.adjust(997)
+        assert.strictEqual((yield* hub.status).ended.expired, 1)
+      }).pipe(Effect.provide(SseLayer))
     )
 
     it.scoped("in the past, or no time at all, is refused, and nobody is registered", () =>

@@ -232,10 +232,10 @@ describe("Tickets", () => {
         const { ticket } = (await answer.json()) as { ticket: string }
         tickets++
         source = new EventSource(`${base}/subscribe/pets?ticket=${ticket}`)
-        source.onmessage = ({ data }) => got.push(String(data))
-        source.onerror = () => {
+        source.addEventListener("message", ({ data }) => got.push(String(data)))
+        source.addEventListener("error", () => {
           if (source?.readyState === EventSource.CLOSED && !closed) void open()
-        }
+        })
       }
       yield* Effect.acquireRelease(Effect.promise(open), () =>
         Effect.sync(() => {

@@ -155,9 +155,13 @@ const verifier = (options: JwtOptions): ((token: string) => Effect.Effect<Claims
     // EdDSA's older and newer name (RFC 9864).
     ...(keys === undefined ? [] : (["RS256", "ES256", "EdDSA", "Ed25519"] as const))
   ]
+  // Once, as it costs as much as a verification.
+  let imported: Promise<CryptoKey> | undefined
+  const importSecret = (bytes: Uint8Array<ArrayBuffer>) =>
+    crypto.subtle.importKey("raw", bytes, { name: "HMAC", hash: "SHA-256" }, false, ["verify"])
   const getKey: Jose.JWTVerifyGetKey = (header, token) =>
     // The algorithm is one of those above, so where it is this one there is a secret.
-    header.alg === "HS256" ? secret! : keys!(header, token)
+    header.alg === "HS256" ? (imported ??= importSecret(secret!)) : keys!(header, token)
   const tellOperator = onceA("1 minute")
 
   return (token) =>
@@ -208,9 +212,9 @@ const fault = (error: unknown): string | undefined => {
   return undefined
 }
 
-const bytesOf = (secret: NonNullable<JwtOptions["secret"]>): Uint8Array =>
+const bytesOf = (secret: NonNullable<JwtOptions["secret"]>): Uint8Array<ArrayBuffer> =>
   secret instanceof Uint8Array
-    ? secret
+    ? Uint8Array.from(secret)
     : new TextEncoder().encode(typeof secret === "string" ? secret : Redacted.value(secret))
 
 const keySet = (keys: NonNullable<JwtOptions["keys"]>, cooldown: Duration.DurationInput) =>

@@ -147,6 +147,19 @@ describe("Cors", () => {
     }).pipe(Effect.provide(SseLayer))
   )
 
+  it.scoped("a rule that fails ends its request only", () =>
+    Effect.gen(function* () {
+      const send = yield* routes({
+        origins: () => {
+          throw new Error("a defect")
+        }
+      })
+      for (const method of ["GET", "OPTIONS"]) {
+        assert.strictEqual(yield* said(yield* send(method, "/subscribe/pets", { origin: app })), "500 InternalError")
+      }
+    }).pipe(Effect.provide(SseLayer))
+  )
+
   it.effect("what makes no sense is refused when the layer is built", () =>
     Effect.gen(function* () {
       assert.throws(() => SseRoutes.router({ cors: { credentials: true } }), /credentials with any origin/)
@@ -200,10 +213,14 @@ describe.skipIf(!Browser.canRun)("Cors in Chromium", () => {
           ([url, withCredentials]) =>
             new Promise<string>((resolve) => {
               const source = new EventSource(url, { withCredentials })
-              const first = new Promise<string>((got) => (source.onmessage = ({ data }) => got(String(data))))
+              const first = new Promise<string>((got) =>
+                source.addEventListener("message", ({ data }) => got(String(data)))
+              )
               Object.assign(globalThis, { first })
-              source.onopen = () => resolve("open")
-              source.onerror = () => resolve(source.readyState === EventSource.CLOSED ? "refused" : "error")
+              source.addEventListener("open", () => resolve("open"))
+              source.addEventListener("error", () =>
+                resolve(source.readyState === EventSource.CLOSED ? "refused" : "error")
+              )
             }),
           [url, withCredentials] as const
         )
