@@ -4,14 +4,14 @@
  *
  * @since 0.1.0
  */
-import * as Clock from "effect/Clock"
 import * as Context from "effect/Context"
+import type * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Random from "effect/Random"
 import type * as Scope from "effect/Scope"
+import { History as Kept, MemoryEntry, positionOf } from "./internal/history.js"
 import type { Namespace } from "./Namespace.js"
-import * as Ns from "./Namespace.js"
 import type { SseEvent } from "./SseEvent.js"
 import type { EventLogError } from "./SseError.js"
 
@@ -31,27 +31,102 @@ export interface NewEntry {
 }
 
 /**
- * An event with its place in the order.
+ * An event with its place in the order. Its text begins with an `id` line if it is kept.
  *
  * @since 0.1.0
  * @category models
  */
 export interface LogEntry extends NewEntry {
-  /** `epoch-seq`: the life of the log, and the place in it from 1 on. */
+  /**
+   * The place: whoever got this entry and all before it in the order has seen everything up to here. In memory `epoch-seq`: the
+   * life of the log, and the number in it from 1 on, in base 36.
+   */
   readonly position: string
 }
 
 /**
- * What {@link EventLog.since} finds.
+ * Where a client that connects wants to begin.
  *
  * @since 0.1.0
  * @category models
  */
-export type Since =
-  /** Everything after the position that matches, oldest first. */
-  | { readonly _tag: "Entries"; readonly entries: ReadonlyArray<LogEntry> }
-  /** The position cannot be continued: dropped by the bounds, never given out, or from another life of the log. */
-  | { readonly _tag: "Gap"; readonly reason: "expired" | "unknown" | "restarted"; readonly oldest: string | undefined }
+export type Start =
+  /** Behind the event with this id, which the client got last. */
+  | { readonly _tag: "After"; readonly id: string }
+  /** The oldest place from which on nothing is missing. */
+  | { readonly _tag: "Earliest" }
+  /** So many matching events back, or as many as are kept. */
+  | { readonly _tag: "Last"; readonly events: number }
+  /** So long back, in ms, or as long as is kept. */
+  | { readonly _tag: "Within"; readonly millis: number }
+
+/**
+ * A position that cannot be continued:
+ *
+ * - `expired`: something behind it that the client would have got is kept no more
+ * - `unknown`: it was never given out
+ * - `restarted`: it is from another life of the log
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface Gap {
+  readonly _tag: "Gap"
+  readonly reason: "expired" | "unknown" | "restarted"
+  /** The position of the oldest matching entry that is kept. */
+  readonly oldest: string | undefined
+}
+
+/**
+ * A part of what lies between two positions.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface Page {
+  readonly _tag: "Page"
+  /** The entries that match, oldest first. */
+  readonly entries: ReadonlyArray<LogEntry>
+  /** The position up to which this page goes: the next one is read behind it. */
+  readonly cursor: string
+  /** Whether it goes up to where it was to go. */
+  readonly done: boolean
+}
+
+/**
+ * What a log keeps, and gives back to clients that were away. Every event that is kept carries an id on the wire: its
+ * position, or the one its publisher gave.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface History {
+  /**
+   * The position behind which to begin for these namespaces. Only what is missing up to `upTo` makes a {@link Gap}: what comes
+   * behind it is still to be handed to the tail.
+   */
+  readonly locate: (
+    start: Start,
+    upTo: string,
+    namespaces: ReadonlyArray<Namespace>
+  ) => Effect.Effect<string | Gap, EventLogError>
+  /**
+   * Reads on behind `after`, up to and with `upTo`, as much as makes a page. A {@link Gap} if a matching entry between them
+   * is kept no more.
+   */
+  readonly read: (range: {
+    readonly after: string
+    readonly upTo: string
+    readonly namespaces: ReadonlyArray<Namespace>
+  }) => Effect.Effect<Page | Gap, EventLogError>
+  /** The values that hold at a position, of the namespaces that keep their latest one; oldest first. */
+  readonly latest: (
+    upTo: string,
+    namespaces: ReadonlyArray<Namespace>
+  ) => Effect.Effect<ReadonlyArray<LogEntry>, EventLogError>
+  /** Whether any namespace keeps its latest value; if not, {@link History.latest} is not asked. */
+  readonly hasLatest: boolean
+}
 
 /**
  * Where a log hands its entries to a hub.
@@ -80,89 +155,138 @@ export class EventLog extends Context.Tag("effect-sse/EventLog")<
      * every tail before, or soon after, this succeeds.
      */
     readonly append: (entries: ReadonlyArray<NewEntry>) => Effect.Effect<ReadonlyArray<string>, EventLogError>
-    /** Hands everything appended from now on to `tail`, in the log's order, until the scope closes. */
-    readonly tail: (tail: Tail) => Effect.Effect<void, EventLogError, Scope.Scope>
-    /** What was appended behind `position` to any of `namespaces` or below. */
-    readonly since: (position: string, namespaces: ReadonlyArray<Namespace>) => Effect.Effect<Since, EventLogError>
-    /** How many entries are kept for {@link since}. Asked once a second. */
+    /**
+     * Hands everything appended from now on to `tail`, in the log's order, until the scope closes. Gives the position behind
+     * which it begins.
+     */
+    readonly tail: (tail: Tail) => Effect.Effect<string, EventLogError, Scope.Scope>
+    /** What is kept; `undefined` if nothing is, and events carry no ids of the log's. */
+    readonly history: History | undefined
+    /** How many entries are kept. Asked once a second. */
     readonly size: Effect.Effect<number, EventLogError>
   }
 >() {}
 
 /**
- * How much the memory log keeps.
+ * How much is kept. The oldest goes first.
  *
  * @since 0.1.0
  * @category models
  */
-export interface MemoryOptions {
-  /** Events kept for {@link EventLog.since}. Default 0: none. */
-  readonly historyEvents?: number | undefined
+export interface HistoryBounds {
+  /** Events. Default: 10,000. Of namespaces that keep their latest value: such namespaces. */
+  readonly maxEvents?: number | undefined
+  /** Bytes on the wire of all that is kept. In memory an event takes about twice as much, and 200 bytes. Default: 16 MiB. */
+  readonly maxBytes?: number | undefined
+  /** How long an event is kept. Default: as long as the other bounds allow. */
+  readonly maxAge?: Duration.DurationInput | undefined
+}
+
+/**
+ * What is kept of the namespaces that a pattern covers, within bounds of their own.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface HistoryRule extends HistoryBounds {
+  /** A namespace or a pattern such as `/rooms/*`; see `NamespacePattern`. It covers all below. */
+  readonly namespace: string
+  /**
+   * - `events`: the events, so that clients can resume
+   * - `latest`: the last event of each namespace, which is its value: whoever subscribes gets it at once, and whoever resumes
+   *   gets it if it is new. It does not expire with `maxAge` of the whole.
+   * - `nothing`: such events carry no id, and are missed by those who are away
+   */
+  readonly keep: "events" | "latest" | "nothing"
+}
+
+/**
+ * What is kept.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface HistoryOptions extends HistoryBounds {
+  /** Exceptions: the first rule that covers a namespace holds. The bounds that a rule does not set are those of the whole. */
+  readonly rules?: ReadonlyArray<HistoryRule> | undefined
 }
 
 /**
  * A log in this process's memory. Its epoch is new each time it is made, so that a position from an earlier life is
  * recognised.
  *
+ * @param history what is kept; `true` for the defaults. Default: `false`, nothing
+ * @throws Error as a defect, if a bound is below 1; `InvalidNamespace` for a rule's pattern
  * @since 0.1.0
  * @category constructors
  */
-export const makeMemory = (options?: MemoryOptions): Effect.Effect<EventLog["Type"]> =>
+export const makeMemory = (history?: HistoryOptions | boolean): Effect.Effect<EventLog["Type"]> =>
   Effect.gen(function* () {
-    const now = yield* Clock.currentTimeMillis
-    const salt = yield* Random.nextIntBetween(0, 36 ** 4)
-    const epoch = now.toString(36) + salt.toString(36).padStart(4, "0")
-    const capacity = Math.max(0, options?.historyEvents ?? 0)
+    const clock = yield* Effect.clock
+    // Random, so that servers that start together differ; and of the time, so that lives with one seed do.
+    const salt = (yield* Random.nextIntBetween(0, epochs)) + clock.unsafeCurrentTimeMillis()
+    const epoch = (salt % epochs).toString(36).padStart(6, "0")
+    const kept =
+      history === undefined || history === false ? undefined : new Kept(epoch, history === true ? {} : history)
     const tails = new Set<Tail>()
-    // Entry `seq` is at `seq % capacity`; the kept ones are `last - size + 1` to `last`.
-    const ring: Array<LogEntry> = []
     let last = 0
+    const here = () => positionOf(epoch, last)
+    const place = (position: string): number => {
+      const seq = kept!.parse(position, Infinity)
+      if (typeof seq === "string") throw new Error(`not a position of this log: ${position}`)
+      return seq
+    }
+    const look = <A>(look: (kept: Kept, now: number) => A): Effect.Effect<A> =>
+      Effect.sync(() => {
+        const now = clock.unsafeCurrentTimeMillis()
+        kept!.expire(now)
+        return look(kept!, now)
+      })
 
     return EventLog.of({
       append: (entries) =>
         // One synchronous step, so that places, history and every tail agree on the order.
         Effect.sync(() => {
-          const placed = entries.map(({ event, namespace, text }): LogEntry => ({
-            namespace,
-            event,
-            text,
-            position: `${epoch}-${++last}`
-          }))
-          if (capacity > 0) {
-            placed.forEach((entry, i) => (ring[(last - placed.length + 1 + i) % capacity] = entry))
-          }
+          const now = clock.unsafeCurrentTimeMillis()
+          kept?.expire(now)
+          const placed = entries.map(({ event, namespace, text }): LogEntry => {
+            last++
+            const isKept = kept?.keeps(namespace) === true
+            const block = isKept && event.id === undefined ? `id:${here()}\n${text}` : text
+            const entry = new MemoryEntry(namespace, event, block, epoch, last, now)
+            if (isKept) kept.add(entry)
+            return entry
+          })
           for (const tail of tails) tail.offer(placed)
           return placed.map((entry) => entry.position)
         }),
       tail: (tail) =>
         Effect.acquireRelease(
-          Effect.sync(() => void tails.add(tail)),
+          Effect.sync(() => {
+            tails.add(tail)
+            return here()
+          }),
           () => Effect.sync(() => void tails.delete(tail))
         ),
-      size: Effect.sync(() => Math.min(last, capacity)),
-      since: (position, namespaces) =>
-        Effect.sync((): Since => {
-          const oldest = last - Math.min(last, capacity) + 1
-          const gap = (reason: "expired" | "unknown" | "restarted"): Since => ({
-            _tag: "Gap",
-            reason,
-            oldest: oldest > last ? undefined : `${epoch}-${oldest}`
-          })
-          const match = /^([0-9a-z]+)-(0|[1-9]\d{0,15})$/.exec(position)
-          if (match === null) return gap("unknown")
-          if (match[1] !== epoch) return gap("restarted")
-          const seq = Number(match[2])
-          if (seq > last) return gap("unknown")
-          if (seq + 1 < oldest) return gap("expired")
-          const entries: Array<LogEntry> = []
-          for (let next = seq + 1; next <= last; next++) {
-            const entry = ring[next % capacity]!
-            if (namespaces.some((namespace) => Ns.matches(namespace, entry.namespace))) entries.push(entry)
-          }
-          return { _tag: "Entries", entries }
-        })
+      size: Effect.suspend(() => (kept === undefined ? Effect.succeed(0) : look((kept) => kept.size))),
+      history:
+        kept === undefined
+          ? undefined
+          : {
+              locate: (start, upTo, namespaces) =>
+                look((kept, now) => {
+                  const found = kept.locate(start, namespaces, place(upTo), last, now)
+                  return typeof found === "number" ? positionOf(epoch, found) : found
+                }),
+              read: ({ after, namespaces, upTo }) => look((kept) => kept.read(place(after), place(upTo), namespaces)),
+              latest: (upTo, namespaces) => look((kept) => kept.latest(place(upTo), namespaces)),
+              hasLatest: kept.hasLatest
+            }
     })
   })
+
+/** How many there are: six digits in base 36. */
+const epochs = 36 ** 6
 
 /**
  * The memory log as a layer. See {@link makeMemory}.
@@ -170,5 +294,5 @@ export const makeMemory = (options?: MemoryOptions): Effect.Effect<EventLog["Typ
  * @since 0.1.0
  * @category layers
  */
-export const layerMemory = (options?: MemoryOptions): Layer.Layer<EventLog> =>
-  Layer.effect(EventLog, makeMemory(options))
+export const layerMemory = (history?: HistoryOptions | boolean): Layer.Layer<EventLog> =>
+  Layer.effect(EventLog, makeMemory(history))

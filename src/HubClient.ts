@@ -4,7 +4,9 @@
  * @since 0.1.0
  */
 import type { Connection, EndReason } from "./Connection.js"
+import type { Start } from "./EventLog.js"
 import type { Namespace } from "./Namespace.js"
+import type { Reset } from "./SseEvent.js"
 
 /**
  * Who is behind a request, as a hook of the app or one of `Authorize` found.
@@ -45,6 +47,24 @@ export interface ConnectRequest {
   readonly userAgent?: string | undefined
   /** Who it is, where that is known. */
   readonly principal?: Principal | undefined
+  /**
+   * Where it wants to begin, if the log keeps events: behind the last event it got, or so far back. Left out: from now on, with
+   * the latest values of namespaces that keep theirs.
+   */
+  readonly start?: Start | undefined
+}
+
+/**
+ * A client that was connected.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface Connected {
+  /** Unique in this hub. */
+  readonly id: number
+  /** What it is told if it cannot be given all that it missed. It goes on as `afterReset` says. */
+  readonly reset: Reset | undefined
 }
 
 /**

@@ -51,3 +51,12 @@ export const toSchedule = (keepalive: Exclude<Keepalive, false>): Schedule.Sched
  */
 export const stream = (keepalive: Keepalive): Stream.Stream<string> =>
   keepalive === false ? Stream.empty : Stream.fromSchedule(toSchedule(keepalive)).pipe(Stream.as(block))
+
+/**
+ * The time between two keepalives in ms; `undefined` where there is none, or a schedule decides.
+ *
+ * @since 0.1.0
+ * @category getters
+ */
+export const millis = (keepalive: Keepalive): number | undefined =>
+  keepalive === false || Schedule.isSchedule(keepalive) ? undefined : Duration.toMillis(keepalive)

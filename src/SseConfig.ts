@@ -8,8 +8,10 @@ import * as ConfigError from "effect/ConfigError"
 import * as Duration from "effect/Duration"
 import * as Either from "effect/Either"
 import * as Schedule from "effect/Schedule"
+import type { HistoryOptions, HistoryRule } from "./EventLog.js"
 import type { Keepalive } from "./Keepalive.js"
 import { defaultMaxBytes } from "./Namespace.js"
+import * as NamespacePattern from "./NamespacePattern.js"
 
 /**
  * Options of the hub.
@@ -66,6 +68,16 @@ export interface HubOptions {
    * 1 second.
    */
   readonly drainWindow?: Duration.DurationInput | undefined
+  /**
+   * What is kept in memory for clients that were away; `true` for the defaults of `EventLog.HistoryOptions`. Events then carry
+   * ids. With a log of your own, that decides. Default: `false`, nothing is kept and events carry only ids of publishers.
+   */
+  readonly history?: HistoryOptions | boolean | undefined
+  /**
+   * How a client goes on that was told, by an `sse-reset` event, that it cannot have all that it missed: from `now`, or from
+   * the `earliest` place from which on nothing is missing. Default: `now`.
+   */
+  readonly afterReset?: "now" | "earliest" | undefined
 }
 
 /**
@@ -90,6 +102,7 @@ export interface HubSettings {
   readonly maxTotalPendingBytes: number
   readonly maxLifetimeMillis: number
   readonly drainMillis: number
+  readonly afterReset: "now" | "earliest"
 }
 
 /**
@@ -120,7 +133,8 @@ export const hubSettings = (options: HubOptions = {}): HubSettings => {
       options.maxLifetime === undefined
         ? Infinity
         : atLeast("maxLifetime", 1000, Duration.toMillis(options.maxLifetime)),
-    drainMillis: atLeast("drainWindow", 0, Duration.toMillis(options.drainWindow ?? "1 second"))
+    drainMillis: atLeast("drainWindow", 0, Duration.toMillis(options.drainWindow ?? "1 second")),
+    afterReset: options.afterReset ?? "now"
   }
   if (settings.keepalive !== false && !Schedule.isSchedule(settings.keepalive)) {
     atLeast("keepalive", 100, Duration.toMillis(settings.keepalive))
@@ -158,10 +172,44 @@ const time = (name: string, min: number, what: string): Config.Config<Duration.D
     optional
   )
 
+const patterns = Config.string("SSE_LATEST").pipe(
+  Config.mapOrFail((text): Either.Either<ReadonlyArray<string>, ConfigError.ConfigError> => {
+    const all = text.split(",").map((pattern) => pattern.trim())
+    const invalid = all.map(NamespacePattern.parse).find(Either.isLeft)
+    return invalid === undefined
+      ? Either.right(all)
+      : Either.left(ConfigError.InvalidData(["SSE_LATEST"], invalid.left.message))
+  }),
+  Config.withDescription("namespaces that keep their latest value"),
+  Config.withDefault<ReadonlyArray<string>>([])
+)
+
+const historyFromEnv: Config.Config<HistoryOptions | undefined> = Config.all({
+  maxEvents: Config.withDefault(
+    Config.integer("SSE_HISTORY_EVENTS").pipe(
+      Config.validate({ message: "must be at least 0", validation: (value) => value >= 0 }),
+      Config.withDescription("events kept for clients that were away")
+    ),
+    0
+  ),
+  maxBytes: optional(positive("SSE_HISTORY_BYTES", "bytes of events kept")),
+  maxAge: time("SSE_HISTORY_AGE", 1, "how long events are kept"),
+  latest: patterns
+}).pipe(
+  Config.map(({ latest, maxEvents, ...bounds }) => {
+    if (maxEvents === 0 && latest.length === 0) return undefined
+    const values = latest.map((namespace): HistoryRule => ({ namespace, keep: "latest" }))
+    return maxEvents === 0
+      ? { ...bounds, rules: [...values, { namespace: "/", keep: "nothing" }] }
+      : { ...bounds, maxEvents, rules: values }
+  })
+)
+
 /**
  * Reads `SSE_KEEPALIVE`, `SSE_MAX_PENDING_BYTES`, `SSE_MAX_TOTAL_PENDING_BYTES`, `SSE_STALL_TIMEOUT`, `SSE_MAX_CLIENTS`,
- * `SSE_MAX_CLIENTS_PER_ADDRESS`, `SSE_MAX_CLIENTS_PER_NAMESPACE`, `SSE_WHEN_FULL`, `SSE_MAX_LIFETIME` and `SSE_DRAIN`.
- * What is not set keeps its default.
+ * `SSE_MAX_CLIENTS_PER_ADDRESS`, `SSE_MAX_CLIENTS_PER_NAMESPACE`, `SSE_WHEN_FULL`, `SSE_MAX_LIFETIME`, `SSE_DRAIN`,
+ * `SSE_HISTORY_EVENTS` (0 or not set: no history), `SSE_HISTORY_BYTES`, `SSE_HISTORY_AGE`, `SSE_LATEST` (namespaces or patterns
+ * that keep their latest value, with commas between) and `SSE_AFTER_RESET`. What is not set keeps its default.
  *
  * @since 0.1.0
  * @category config
@@ -196,5 +244,12 @@ export const hubFromEnv: Config.Config<HubOptions> = Config.all({
     )("SSE_WHEN_FULL").pipe(Config.withDescription("what a client gets that is one too many"))
   ),
   maxLifetime: time("SSE_MAX_LIFETIME", 1000, "how long a client may stay"),
-  drainWindow: time("SSE_DRAIN", 0, "time over which clients are ended at shutdown")
+  drainWindow: time("SSE_DRAIN", 0, "time over which clients are ended at shutdown"),
+  history: historyFromEnv,
+  afterReset: optional(
+    Config.literal(
+      "now",
+      "earliest"
+    )("SSE_AFTER_RESET").pipe(Config.withDescription("how clients go on that cannot have all that they missed"))
+  )
 })

@@ -152,3 +152,45 @@ export class EventLogError extends Schema.TaggedError<EventLogError>("effect-sse
  * @category errors
  */
 export type PublishError = InvalidEvent | HubClosed | EventLogError
+
+/**
+ * A value, or the parameters of the namespace, do not fit the definition of an `SseChannel`: nothing was published.
+ * `channel` is its namespace as it was defined, `part` says what does not fit, `reason` why, and `index` is the value's
+ * place in a batch (0 for a single one).
+ *
+ * @since 0.1.0
+ * @category errors
+ */
+export class ChannelEncodeError extends Schema.TaggedError<ChannelEncodeError>("effect-sse/ChannelEncodeError")(
+  "ChannelEncodeError",
+  {
+    channel: Schema.String,
+    part: Schema.Literal("params", "value"),
+    reason: Schema.String,
+    index: Schema.NonNegativeInt
+  }
+) {
+  override get message(): string {
+    return `channel ${this.channel}: the ${this.part} cannot be encoded: ${this.reason}`
+  }
+}
+
+/**
+ * An event does not fit the definition of an `SseChannel`: its name, the parameters in its namespace, or the value in its
+ * data. `channel` is the namespace as it was defined, `part` says what does not fit, and `reason` why.
+ *
+ * @since 0.1.0
+ * @category errors
+ */
+export class ChannelDecodeError extends Schema.TaggedError<ChannelDecodeError>("effect-sse/ChannelDecodeError")(
+  "ChannelDecodeError",
+  {
+    channel: Schema.String,
+    part: Schema.Literal("event", "params", "value"),
+    reason: Schema.String
+  }
+) {
+  override get message(): string {
+    return `channel ${this.channel}: the ${this.part} cannot be decoded: ${this.reason}`
+  }
+}

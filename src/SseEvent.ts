@@ -131,3 +131,46 @@ export const comment = (text: string): string => lines("", text) + "\n"
  */
 export const retry = (millis: number): string =>
   field("retry", String(Math.min(Math.max(Math.trunc(millis), 0), maxRetry))) + "\n"
+
+/**
+ * A block with an id only: clients remember it as the last event id, and dispatch nothing (WHATWG HTML section 9.2.6).
+ *
+ * @internal
+ */
+export const cursor = (id: string): string => field("id", id) + "\n"
+
+/**
+ * What a client is told that cannot be given everything it missed.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface Reset {
+  /** See `EventLog.Gap`. */
+  readonly reason: "expired" | "unknown" | "restarted"
+  /** The last event id it came with. */
+  readonly requested: string
+  /** The oldest id that is kept of what it listens to. */
+  readonly oldest: string | null
+}
+
+/**
+ * The name of the event that carries a {@link Reset}, as JSON.
+ *
+ * @since 0.1.0
+ * @category constants
+ */
+export const resetName = "sse-reset"
+
+/**
+ * @internal
+ */
+export const reset = (reset: Reset): string => field("event", resetName) + lines("data", JSON.stringify(reset)) + "\n"
+
+/**
+ * A block as `toBlock` and the log make it, without its `id` line.
+ *
+ * @internal
+ */
+export const withoutId = (block: string): string =>
+  block.startsWith("id:") ? block.slice(block.indexOf("\n") + 1) : block

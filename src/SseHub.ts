@@ -20,7 +20,7 @@ import type * as Scope from "effect/Scope"
 import * as Sink from "effect/Sink"
 import * as Stream from "effect/Stream"
 import * as EventLog from "./EventLog.js"
-import type { ClientChange, ClientStatus, ConnectRequest, Presence, Principal } from "./HubClient.js"
+import type { ClientChange, ClientStatus, Connected, ConnectRequest, Presence, Principal } from "./HubClient.js"
 import type { Activity, HubStatus, NamespaceStatus } from "./HubStatus.js"
 import * as Activities from "./internal/activity.js"
 import { clientStatus } from "./internal/client.js"
@@ -34,6 +34,7 @@ import * as Keepalive from "./Keepalive.js"
 import * as Namespace from "./Namespace.js"
 import { type HubOptions, type HubSettings, hubSettings } from "./SseConfig.js"
 import {
+  type EventLogError,
   HubClosed,
   InvalidEvent,
   type InvalidNamespace,
@@ -72,10 +73,14 @@ export class SseHub extends Context.Tag("effect-sse/SseHub")<
       namespace: string
     ) => Stream.Stream<SseEvent.SseEvent, InvalidNamespace | SubscriberTooSlow | HubClosed>
     /**
-     * Registers an open response, writes the first comment and gives the client's id. A principal that has expired or was
-     * revoked is {@link Refused}.
+     * Registers an open response and writes the first comment; with a history, also the position from which the client goes
+     * on, and behind it what it missed. Fails with `EventLogError` if the log cannot tell what that is, and with {@link Refused} if its principal has expired or was revoked.
      */
-    readonly connect: (request: ConnectRequest) => Effect.Effect<number, HubClosed | LimitReached | Refused>
+    readonly connect: (
+      request: ConnectRequest
+    ) => Effect.Effect<Connected, HubClosed | LimitReached | EventLogError | Refused>
+    /** Whether clients can begin elsewhere than now: whether the log keeps events. */
+    readonly canResume: boolean
     /** The connected clients, oldest first. */
     readonly clients: Effect.Effect<ReadonlyArray<ClientStatus>>
     /** Counts over the life of the hub. */
@@ -114,6 +119,14 @@ export class SseHub extends Context.Tag("effect-sse/SseHub")<
     readonly whenFull: "retry" | "refuse" | "evict-oldest"
     /** Keepalives for one response, for connections that merge them. */
     readonly keepalive: Stream.Stream<string>
+    /** Time between two keepalives in ms; `undefined` if there are none, or a schedule decides. */
+    readonly keepaliveMillis: number | undefined
+    /**
+     * Waits until all that reached this hub before is handed out: written to the clients' connections, and put before the
+     * streams of {@link subscribe}; until clients that resume have what they missed, unless they do not read; and until clients that have ended are gone from {@link clients}. It waits for no network. For
+     * tests, and before the process does something that holds it up.
+     */
+    readonly flush: Effect.Effect<void>
     /** The longest namespace it takes, in bytes. */
     readonly maxNamespaceBytes: number
     /**
@@ -151,10 +164,17 @@ export const make = (options?: HubOptions): Effect.Effect<SseHub["Type"], never,
     const isOpen = () => open
     const encode = makeEncoder(settings)
     const nextId = () => ++lastId
-    const clients = yield* Clients.make(registry, settings, isOpen, nextId)
+    // The clients need to know where the dispatcher is, which needs to relieve the hub of some of them.
+    const clients: Clients.Clients = yield* Clients.make(
+      registry,
+      settings,
+      isOpen,
+      nextId,
+      log.history,
+      () => dispatcher.position() ?? beginning
+    )
     const dispatcher = yield* Dispatcher.make(registry, use, settings.maxPendingBytes, clients.relieve)
-
-    yield* log.tail(dispatcher).pipe(Effect.orDie)
+    const beginning = yield* log.tail(dispatcher).pipe(Effect.orDie)
 
     const append = (entries: ReadonlyArray<EventLog.NewEntry>): Effect.Effect<ReadonlyArray<string>, PublishError> => {
       const appended = Effect.suspend((): Effect.Effect<ReadonlyArray<string>, PublishError> => {
@@ -253,6 +273,7 @@ export const make = (options?: HubOptions): Effect.Effect<SseHub["Type"], never,
       ),
       subscribe: (path) => Stream.unwrapScoped(subscribe(path)),
       connect: clients.connect,
+      canResume: log.history !== undefined,
       clients: Effect.map(clients.list, (all) => all.map(clientStatus)),
       status: Effect.map(Ref.get(registry), (current) => ({
         startedAt,
@@ -272,8 +293,10 @@ export const make = (options?: HubOptions): Effect.Effect<SseHub["Type"], never,
       presence: (path) =>
         Stream.unwrap(Effect.map(Namespace.parse(path, { maxBytes: settings.maxNamespaceBytes }), clients.presence)),
       keepalive: Keepalive.stream(settings.keepalive),
+      keepaliveMillis: Keepalive.millis(settings.keepalive),
       comeBackIn: clients.comeBackIn,
       whenFull: settings.whenFull,
+      flush: dispatcher.flush.pipe(Effect.zipRight(clients.replayed), Effect.zipRight(clients.forgotten)),
       maxNamespaceBytes: settings.maxNamespaceBytes,
       shutdown,
       awaitShutdown: closed.await
@@ -328,7 +351,7 @@ const makeEncoder = ({ maxEventBytes, maxNamespaceBytes }: HubSettings) => {
  * ```
  */
 export const layer = (options?: HubOptions): Layer.Layer<SseHub> =>
-  Layer.provide(layerWithLog(options), EventLog.layerMemory())
+  Layer.provide(layerWithLog(options), EventLog.layerMemory(options?.history))
 
 /**
  * A hub with the given options on a log of your choice.

@@ -18,6 +18,8 @@
  * | `sse_pending_bytes` | gauge | bytes that wait for clients |
  * | `sse_slow_clients` | gauge | clients for which something waits |
  * | `sse_history_events` | gauge | events the log keeps |
+ * | `sse_resumes_total{outcome}` | counter | clients that came with a last event id: `resumed`, or why they were not |
+ * | `sse_replayed_events_total` | counter | events given from history |
  * | `sse_event_loop_delay_seconds{quantile}` | gauge | how late the event loop ran in the last second: `0.5`, `0.99`, `1` |
  * | `sse_memory_bytes` | gauge | resident memory of the process |
  *
@@ -29,6 +31,7 @@ import * as Metric from "effect/Metric"
 import * as MetricBoundaries from "effect/MetricBoundaries"
 import * as MetricLabel from "effect/MetricLabel"
 import { type EndReason, endReasons } from "./Connection.js"
+import type { Gap } from "./EventLog.js"
 import type { LimitReached } from "./SseError.js"
 
 /**
@@ -133,6 +136,26 @@ export const slowClients = Metric.gauge("sse_slow_clients", {
 export const historyEvents = Metric.gauge("sse_history_events", { description: "Events the log keeps" })
 
 /**
+ * Tagged by outcome with {@link resumeTags}.
+ *
+ * @since 0.1.0
+ * @category metrics
+ */
+export const resumes = Metric.counter("sse_resumes_total", {
+  description: "Clients that came with a last event id, by what became of it",
+  incremental: true
+})
+
+/**
+ * @since 0.1.0
+ * @category metrics
+ */
+export const replayedEvents = Metric.counter("sse_replayed_events_total", {
+  description: "Events given from history",
+  incremental: true
+})
+
+/**
  * Tagged by quantile with {@link quantileTags}.
  *
  * @since 0.1.0
@@ -172,6 +195,19 @@ export const limitTags: Readonly<Record<LimitReached["limit"], Tags>> = tagsOf("
   "maxClientsPerAddress",
   "maxClientsPerNamespace",
   "maxNamespacesPerClient"
+])
+
+/**
+ * The tags of {@link resumes}, for each outcome.
+ *
+ * @since 0.1.0
+ * @category metrics
+ */
+export const resumeTags: Readonly<Record<"resumed" | Gap["reason"], Tags>> = tagsOf("outcome", [
+  "resumed",
+  "expired",
+  "unknown",
+  "restarted"
 ])
 
 /**

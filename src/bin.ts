@@ -54,6 +54,10 @@ Environment:
                               to come back), refuse (503) or evict-oldest  (retry)
   SSE_MAX_LIFETIME            how long a client may stay               (no limit)
   SSE_DRAIN                   time over which clients are ended at shutdown (1 second)
+  SSE_HISTORY_EVENTS          events kept for clients that were away; they then carry ids  (0)
+  SSE_HISTORY_BYTES, SSE_HISTORY_AGE   further bounds of what is kept  (16777216, none)
+  SSE_LATEST                  namespaces that keep their latest value: /prices,/rooms/*/topic
+  SSE_AFTER_RESET             how clients go on that missed more than is kept: now or earliest  (now)
   SSE_ADMIN                   who sees the admin page: loopback, open or off  (loopback)
   SSE_METRICS                 who sees /metrics: loopback, open or off        (loopback)
   SSE_LOG                     json, pretty, none, or a line of text for each  (text)

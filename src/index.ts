@@ -29,6 +29,14 @@ export * as Namespace from "./Namespace.js"
 /**
  * @since 0.1.0
  */
+export * as NamespacePattern from "./NamespacePattern.js"
+/**
+ * @since 0.1.0
+ */
+export * as SseChannel from "./SseChannel.js"
+/**
+ * @since 0.1.0
+ */
 export * as SseConfig from "./SseConfig.js"
 /**
  * @since 0.1.0
@@ -50,6 +58,10 @@ export * as SseMetrics from "./SseMetrics.js"
  * @since 0.1.0
  */
 export * as SseRoutes from "./SseRoutes.js"
+/**
+ * @since 0.1.0
+ */
+export * as SseTest from "./SseTest.js"
 /**
  * @since 0.1.0
  */

@@ -21,8 +21,9 @@ const fake = () => {
 
 const join = (principal?: HubClient.Principal, client = fake()) =>
   Effect.flatMap(SseHub.SseHub, (hub) =>
-    Effect.map(hub.connect({ namespaces: [Namespace.make("/a")], connection: client.connection, principal }), (id) =>
-      Object.assign(client, { id })
+    Effect.map(
+      hub.connect({ namespaces: [Namespace.make("/a")], connection: client.connection, principal }),
+      ({ id }) => Object.assign(client, { id })
     )
   )
 

@@ -40,7 +40,7 @@ const connect = (...paths: [string, ...Array<string>]) =>
     const connection = new FakeConnection()
     const [first, ...rest] = paths
     const namespaces = [Namespace.make(first), ...rest.map(Namespace.make)] as const
-    const id = yield* hub.connect({ namespaces, connection, address: "192.0.2.1" })
+    const { id } = yield* hub.connect({ namespaces, connection, address: "192.0.2.1" })
     return Object.assign(connection, { id })
   })
 
@@ -164,6 +164,29 @@ describe("SseHub", () => {
       yield* hub.publishAll(batch)
       yield* eventually(Effect.map(hub.clients, ([status]) => status?.events === 40_000))
       assert.strictEqual(client.body, ":ok\n\n" + [...batch, ...batch].map(({ data }) => `data:${data}\n\n`).join(""))
+    }).pipe(Effect.provide(SseLayer))
+  )
+
+  it.scoped("flushes: what was published is written, and who ended is gone", () =>
+    Effect.gen(function* () {
+      const hub = yield* SseHub.SseHub
+      const [one, two] = yield* Effect.all([connect("/"), connect("/n")])
+      // More than a round takes, and than one turn of the event loop hands out.
+      const batch = Array.from({ length: 20_000 }, (_, i) => ({ namespace: "/n", data: String(i) }))
+      yield* hub.publishAll(batch)
+      assert.notInclude(two.body, "data:19999\n")
+      yield* hub.flush
+      assert.isTrue(one.body.endsWith("data:19999\n\n"))
+      assert.strictEqual(two.body, one.body)
+      one.close()
+      assert.lengthOf(yield* hub.clients, 2)
+      yield* hub.flush
+      assert.deepStrictEqual(
+        (yield* hub.clients).map(({ id }) => id),
+        [two.id]
+      )
+      yield* hub.shutdown
+      yield* hub.flush
     }).pipe(Effect.provide(SseLayer))
   )
 
@@ -633,8 +656,8 @@ describe("SseHub", () => {
           Layer.provide(
             Layer.succeed(EventLog.EventLog, {
               append: () => Effect.fail(new SseError.EventLogError({ operation: "append", reason: "down" })),
-              tail: () => Effect.void,
-              since: () => Effect.succeed({ _tag: "Gap", reason: "unknown", oldest: undefined }),
+              tail: () => Effect.succeed("0"),
+              history: undefined,
               size: Effect.succeed(0)
             })
           )

@@ -224,6 +224,7 @@ describe("Tickets", () => {
       const authorization = `Bearer ${yield* sign(bySecret(), claims(now))}`
       const got: Array<string> = []
       let tickets = 0
+      let last = ""
       let closed = false
       let source: EventSource | undefined
       // What the README shows.
@@ -231,8 +232,11 @@ describe("Tickets", () => {
         const answer = await fetch(`${base}/tickets?ns=/pets`, { method: "POST", headers: { authorization } })
         const { ticket } = (await answer.json()) as { ticket: string }
         tickets++
-        source = new EventSource(`${base}/subscribe/pets?ticket=${ticket}`)
-        source.addEventListener("message", ({ data }) => got.push(String(data)))
+        source = new EventSource(`${base}/subscribe/pets?ticket=${ticket}&last_event_id=${last}`)
+        source.addEventListener("message", ({ data, lastEventId }) => {
+          last = lastEventId
+          got.push(String(data))
+        })
         source.addEventListener("error", () => {
           if (source?.readyState === EventSource.CLOSED && !closed) void open()
         })
@@ -248,13 +252,14 @@ describe("Tickets", () => {
       yield* eventually(Effect.sync(() => got.length === 1))
       yield* hub.disconnect((yield* hub.clients)[0]!.id)
       yield* eventually(Effect.map(hub.clients, (clients) => clients.length === 0))
+      yield* hub.publish({ namespace: "/pets", data: "two, while it is away" })
       // It comes back by itself with the used ticket, is refused, and the page gets another one.
       yield* eventually(Effect.map(hub.clients, (clients) => clients.length === 1))
-      yield* hub.publish({ namespace: "/pets", data: "two" })
-      yield* eventually(Effect.sync(() => got.length === 2))
-      assert.deepStrictEqual(got, ["one", "two"])
+      yield* hub.publish({ namespace: "/pets", data: "three" })
+      yield* eventually(Effect.sync(() => got.length === 3))
+      assert.deepStrictEqual(got, ["one", "two, while it is away", "three"])
       assert.strictEqual(tickets, 2)
-    }).pipe(Effect.provide(serverLayer({ subscribe: Jwt.make({ secret }).subscribe })))
+    }).pipe(Effect.provide(serverLayer({ subscribe: Jwt.make({ secret }).subscribe }, { history: { maxEvents: 10 } })))
   )
 
   it.scoped("is refused over a socket with a reason, and the connection is an ordinary one", () =>

@@ -173,6 +173,35 @@ describe("effect-sse serve", () => {
     })
   )
 
+  it.scopedLive(
+    "SSE_HISTORY_EVENTS, SSE_LATEST and SSE_AFTER_RESET keep events and values for those who come later",
+    () =>
+      Effect.gen(function* () {
+        const server = yield* serve([], {
+          SSE_PUBLISH_TOKEN: "secret",
+          SSE_HISTORY_EVENTS: "2",
+          SSE_LATEST: "/prices, /rooms/*/topic",
+          SSE_AFTER_RESET: "earliest"
+        })
+        const publish = (path: string, body: string) =>
+          request(server.port, `/publish${path}`, { method: "POST", body, headers: { Authorization: "Bearer secret" } })
+        for (const [path, data] of [
+          ["/a", "1"],
+          ["/rooms/7/topic", "tea"],
+          ["/a", "2"],
+          ["/a", "3"],
+          ["/rooms/7/topic", "coffee"]
+        ] as const) {
+          assert.strictEqual((yield* publish(path, data)).status, 202)
+        }
+        const rooms = yield* connect(server.port, "/subscribe/rooms")
+        assert.match(yield* rooms.until((body) => body.includes("id:")), /^:ok\n\ndata:coffee\n\nid:\w+-5\n\n$/)
+        const gone = yield* connect(server.port, "/subscribe/a", { headers: { "Last-Event-ID": "long-ago" } })
+        yield* gone.until((body) => body.includes("data:3\n\n"))
+        assert.match(gone.body(), /"reason":"unknown".*data:2\n/s)
+      })
+  )
+
   it.scopedLive("keeps a chosen token out of its output", () =>
     Effect.gen(function* () {
       const server = yield* serve([], { SSE_PUBLISH_TOKEN: "chosen-by-me", SSE_KEEPALIVE: "200 millis" })
@@ -279,6 +308,8 @@ describe("effect-sse serve", () => {
     ["a bad port", ["serve", "--port", "70000"], {}, /SSE_PORT.*0 to 65535/],
     ["a port that is no number", ["serve", "--port", "x"], {}, /SSE_PORT/],
     ["a bad keepalive", ["serve"], { SSE_KEEPALIVE: "often" }, /SSE_KEEPALIVE.*"often"/],
+    ["a bad history", ["serve"], { SSE_HISTORY_EVENTS: "-1" }, /SSE_HISTORY_EVENTS/],
+    ["a bad pattern", ["serve"], { SSE_LATEST: "/a,b" }, /SSE_LATEST.*"b"/],
     ["a bad proxy", ["serve"], { SSE_TRUSTED_PROXIES: "proxy" }, /"proxy" is neither/],
     ["a JWT secret that is too short", ["serve"], { SSE_JWT_SECRET: "short" }, /SSE_JWT_SECRET.*32 bytes/],
     ["an address of keys that is none", ["serve"], { SSE_JWT_JWKS_URL: "keys" }, /SSE_JWT_JWKS_URL/],

@@ -51,6 +51,30 @@ describe("examples", () => {
     })
   )
 
+  it.scopedLive("chat brings what fits its schema to a room, and to a listener of all", () =>
+    Effect.gen(function* () {
+      const chat = yield* example("chat")
+      const port = yield* chat.port
+      assert.include(yield* text(port, "/"), `addEventListener("said"`)
+      const [here, elsewhere] = yield* Effect.all([
+        connect(port, "/subscribe/rooms/a%2Fb"),
+        connect(port, "/subscribe/rooms/lobby")
+      ])
+      yield* Effect.all([here.until((body) => body !== ""), elsewhere.until((body) => body !== "")])
+      const say = (line: unknown, room = "a%2Fb") =>
+        text(port, `/rooms/${room}`, { method: "POST", body: JSON.stringify(line) })
+      assert.include(yield* say({ from: " ", text: "hello" }), "from")
+      assert.include(yield* say({ from: "Ann", text: "hello" }, "%0A"), "control characters")
+      assert.strictEqual(yield* say({ from: " Ann ", text: "hello" }), "")
+      yield* here.until((body) => body.endsWith(`event:said\ndata:{"from":"Ann","text":"hello"}\n\n`))
+      yield* chat.until(/a\/b: Ann says hello/)
+      yield* say({ from: "Ben", text: "hi" }, "lobby")
+      yield* elsewhere.until((body) => body.endsWith("\n\n") && body.includes("Ben"))
+      assert.notInclude(elsewhere.body(), "Ann")
+      assert.notInclude(here.body(), "Ben")
+    })
+  )
+
   it.scopedLive("telemetry sends the metrics, and a short span for each publish and connect, to a collector", () =>
     Effect.gen(function* () {
       const received: Array<string> = []

@@ -48,7 +48,7 @@ export interface Cors {
 }
 
 /** What a page may read of an answer's head, besides what it always may. */
-const exposed = "sse-reset, sse-keepalive"
+const exposed = "sse-keepalive, sse-reset"
 
 /** What a page may send. */
 const accepted = "authorization, cache-control, content-type, last-event-id"

@@ -11,14 +11,16 @@ import * as Either from "effect/Either"
 import * as Scope from "effect/Scope"
 import type { Authorize } from "../Authorize.js"
 import * as Connection from "../Connection.js"
-import type { Principal } from "../HubClient.js"
+import type { Start } from "../EventLog.js"
+import type { Connected, Principal } from "../HubClient.js"
 import * as Namespace from "../Namespace.js"
 import * as NodeConnection from "../node/NodeConnection.js"
-import type { HubClosed, LimitReached, Refused } from "../SseError.js"
+import type { EventLogError, HubClosed, LimitReached, Refused } from "../SseError.js"
 import * as SseEvent from "../SseEvent.js"
 import { SseHub } from "../SseHub.js"
 import * as Access from "./Access.js"
 import * as Refusal from "./Refusal.js"
+import { startOf } from "./Resume.js"
 import { splitUrl } from "./url.js"
 
 export interface SubscribeOptions<R> {
@@ -48,11 +50,13 @@ export const handle = <R>(path: string, options: SubscribeOptions<R>): Handler<R
     const namespace = Namespace.parse(path === "" ? "/" : path, { maxBytes: hub.maxNamespaceBytes })
     if (Either.isLeft(namespace)) return Effect.succeed(Refusal.invalidNamespace(namespace.left))
     const namespaces = [namespace.right] as const
+    const start = hub.canResume ? startOf(request) : undefined
+    if (typeof start === "string") return Effect.succeed(Refusal.refuse(400, "BadRequest", start))
     const { authorize } = options
-    if (authorize === undefined) return subscribe(namespaces, options, context, undefined)
+    if (authorize === undefined) return subscribe(namespaces, start, options, context, undefined)
     return Effect.matchEffect(Access.check(authorize, request, namespaces, hub), {
       onFailure: (refused) => refuse(refused, hub),
-      onSuccess: (principal) => subscribe(namespaces, options, context, principal)
+      onSuccess: (principal) => subscribe(namespaces, start, options, context, principal)
     })
   })
 
@@ -60,14 +64,36 @@ type Needs = SseHub | HttpServerRequest.HttpServerRequest | Scope.Scope
 
 type Handler<R> = Effect.Effect<HttpServerResponse.HttpServerResponse, never, R | Needs>
 
+/**
+ * The heads of streams. A client in a program learns from it when to take the server for dead, and why it was reset; a
+ * browser's `EventSource` cannot read it.
+ */
+const makeHeads = (keepaliveMillis: number | undefined) => {
+  const headers = keepaliveMillis === undefined ? head : { ...head, "sse-keepalive": String(keepaliveMillis) }
+  // For HEAD, and where the connection takes the socket when the head is written.
+  const headOnly = HttpServerResponse.empty({ status: 200, headers: { ...headers, "content-type": contentType } })
+  return { headers, headOnly }
+}
+
+// Hubs of one process have one interval, or a few.
+const heads = new Map<number | undefined, ReturnType<typeof makeHeads>>()
+
+const headsOf = (keepaliveMillis: number | undefined) => {
+  let made = heads.get(keepaliveMillis)
+  if (made === undefined) heads.set(keepaliveMillis, (made = makeHeads(keepaliveMillis)))
+  return made
+}
+
 const subscribe = (
   namespaces: readonly [Namespace.Namespace],
+  start: Start | undefined,
   options: Omit<SubscribeOptions<never>, "authorize">,
   context: Context.Context<Needs>,
   principal: Principal | undefined
 ): Effect.Effect<HttpServerResponse.HttpServerResponse> => {
   const request = Context.get(context, HttpServerRequest.HttpServerRequest)
   const hub = Context.get(context, SseHub)
+  const { headOnly, headers } = headsOf(hub.keepaliveMillis)
   if (request.method === "HEAD") return Effect.succeed(headOnly)
   const connection = open(request, options.connection, hub)
   const connected = hub.connect({
@@ -76,12 +102,13 @@ const subscribe = (
     requestPath: splitUrl(request.originalUrl)[0],
     address: options.clientAddress(request),
     userAgent: request.headers["user-agent"],
-    principal
+    principal,
+    start
   })
   return (
     "stream" in connection
-      ? portable(connected, connection, Context.get(context, Scope.Scope))
-      : Effect.as(connected, headOnly)
+      ? portable(connected, connection, Context.get(context, Scope.Scope), headers)
+      : Effect.map(connected, ({ reset }) => withReset(headOnly, reset))
   ).pipe(
     Effect.catchAll((error) => {
       connection.close()
@@ -90,7 +117,7 @@ const subscribe = (
   )
 }
 
-type Failure = HubClosed | LimitReached | Refused | HttpServerResponse.HttpServerResponse
+type Failure = HubClosed | LimitReached | EventLogError | Refused | HttpServerResponse.HttpServerResponse
 
 const refuse = (error: Failure, hub: SseHub["Type"]): Effect.Effect<HttpServerResponse.HttpServerResponse> => {
   if (HttpServerResponse.isServerResponse(error)) return Effect.succeed(error)
@@ -111,14 +138,15 @@ const refuse = (error: Failure, hub: SseHub["Type"]): Effect.Effect<HttpServerRe
   })
 }
 
-/** For HEAD, and where the connection takes the socket when the head is written. */
-const headOnly = HttpServerResponse.empty({ status: 200, headers: { ...head, "content-type": contentType } })
+const withReset = (response: HttpServerResponse.HttpServerResponse, reset: SseEvent.Reset | undefined) =>
+  reset === undefined ? response : HttpServerResponse.setHeader(response, "sse-reset", reset.reason)
 
-const portable = (
-  connected: ReturnType<SseHub["Type"]["connect"]>,
+const portable = <E>(
+  connected: Effect.Effect<Connected, E>,
   connection: Connection.PortableConnection,
-  scope: Scope.Scope
-): Effect.Effect<HttpServerResponse.HttpServerResponse, HubClosed | LimitReached | Refused> =>
+  scope: Scope.Scope,
+  headers: Record<string, string>
+): Effect.Effect<HttpServerResponse.HttpServerResponse, E> =>
   // The scope's own finalizer and not Effect.acquireRelease, which costs more than all the rest of a connect: it compares
   // all fiber refs.
   Scope.addFinalizer(
@@ -126,7 +154,7 @@ const portable = (
     Effect.sync(() => connection.close())
   ).pipe(
     Effect.zipRight(connected),
-    Effect.as(HttpServerResponse.stream(connection.stream, { contentType, headers: head }))
+    Effect.map(({ reset }) => withReset(HttpServerResponse.stream(connection.stream, { contentType, headers }), reset))
   )
 
 const open = (

@@ -9,8 +9,8 @@ import { join } from "./frame.js"
  * @internal
  */
 export class Batch {
-  readonly entries: Array<LogEntry> = []
   private joined: Frame | undefined
+  constructor(readonly entries: Array<LogEntry> = []) {}
 
   get frame(): Frame {
     return (this.joined ??= join(this.entries.map((entry) => entry.text)))

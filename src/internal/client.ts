@@ -4,10 +4,11 @@
  * @internal
  */
 import type { Connection, EndReason, Frame } from "../Connection.js"
+import type { LogEntry } from "../EventLog.js"
 import type { ClientStatus } from "../HubClient.js"
 import type { Namespace } from "../Namespace.js"
 import { retry as retryBlock } from "../SseEvent.js"
-import type { Batch } from "./batch.js"
+import { Batch } from "./batch.js"
 import { of as frameOf } from "./frame.js"
 import type { Group } from "./keepalives.js"
 import type { Subscriber } from "./registry.js"
@@ -37,6 +38,11 @@ export class Client implements Subscriber {
   // While something waits: how much had been given when it was first seen to wait, and when that was.
   private mark = 0
   private markedAt: number | undefined
+  // While it is given what it missed: what is live, for then.
+  private held: Array<LogEntry> | undefined
+  private heldLength = 0
+  /** Whether more was live than is held. */
+  missed = false
 
   constructor(
     readonly info: ClientInfo,
@@ -57,9 +63,43 @@ export class Client implements Subscriber {
 
   deliver(batch: Batch, now: number): void {
     if (this.ended !== undefined) return
+    if (this.held !== undefined) return this.keep(batch.entries)
     this.events += batch.entries.length
     this.totals.deliveries += batch.entries.length
     this.write(batch.frame, now)
+  }
+
+  /** From now on what is live is held, from nothing on; see `replay.ts`. */
+  hold(): void {
+    this.held = []
+    this.heldLength = 0
+    this.missed = false
+  }
+
+  /** Gives what was held, and is live. */
+  release(now: number): void {
+    const entries = this.held ?? []
+    this.held = undefined
+    if (entries.length > 0) this.deliver(new Batch(entries), now)
+  }
+
+  /** Gives what is not live, while that is held. */
+  replay(frame: Frame, events: number, now: number): void {
+    if (this.ended !== undefined) return
+    this.events += events
+    this.totals.deliveries += events
+    this.write(frame, now)
+  }
+
+  private keep(entries: ReadonlyArray<LogEntry>): void {
+    if (this.missed) return
+    for (const entry of entries) this.heldLength += entry.text.length
+    if (this.heldLength <= this.limits.maxPendingBytes / 4) {
+      this.held!.push(...entries)
+    } else {
+      this.missed = true
+      this.held = []
+    }
   }
 
   /** Bytes that wait. A connection that throws is at its end, and must not take others with it. */
@@ -115,7 +155,7 @@ export class Client implements Subscriber {
   }
 
   /** Tells the client when to come back, and ends. */
-  sayGoodbye(retryMillis: number | undefined, reason: "shutdown" | "evicted", now: number): void {
+  sayGoodbye(retryMillis: number | undefined, reason: "shutdown" | "evicted" | "failed", now: number): void {
     if (retryMillis !== undefined) this.write(frameOf(retryBlock(retryMillis)), now)
     this.end(reason)
   }

@@ -8,26 +8,32 @@ import * as Queue from "effect/Queue"
 import * as Ref from "effect/Ref"
 import type * as Scope from "effect/Scope"
 import { type EndReason, endReasons } from "../Connection.js"
-import type { ClientChange, ConnectRequest, Principal } from "../HubClient.js"
+import type { History } from "../EventLog.js"
+import type { ClientChange, Connected, ConnectRequest, Principal } from "../HubClient.js"
 import type { Namespace } from "../Namespace.js"
 import type { HubSettings } from "../SseConfig.js"
-import { HubClosed, type LimitReached, type Refused } from "../SseError.js"
+import { type EventLogError, HubClosed, type LimitReached, type Refused } from "../SseError.js"
 import * as SseEvent from "../SseEvent.js"
 import * as SseMetrics from "../SseMetrics.js"
 import * as Admission from "./admission.js"
 import { Client, clientStatus, type Totals } from "./client.js"
+import { turn } from "./eventLoop.js"
 import * as Farewell from "./farewell.js"
 import { of as frameOf } from "./frame.js"
 import * as Keepalives from "./keepalives.js"
 import * as Principals from "./principals.js"
 import * as Registry from "./registry.js"
+import * as Replay from "./replay.js"
 import * as Waiting from "./waiting.js"
 import * as Watchers from "./watchers.js"
 
-const greeting = frameOf(SseEvent.comment("ok"))
+const greeting = SseEvent.comment("ok")
+const greetingFrame = frameOf(greeting)
 
 export interface Clients {
-  readonly connect: (request: ConnectRequest) => Effect.Effect<number, HubClosed | LimitReached | Refused>
+  readonly connect: (
+    request: ConnectRequest
+  ) => Effect.Effect<Connected, HubClosed | LimitReached | EventLogError | Refused>
   /** How many there are. */
   readonly count: () => number
   /** Oldest first. */
@@ -41,8 +47,12 @@ export interface Clients {
   readonly recentEnds: () => ReadonlyArray<Disconnected>
   /** In ms. */
   readonly comeBackIn: Effect.Effect<number | undefined>
+  /** Waits until those that have ended are forgotten. */
+  readonly forgotten: Effect.Effect<void>
   /** Ends all, and waits until they are forgotten. None may come any more. */
   readonly endAll: Effect.Effect<void>
+  /** Waits until those who resume are live, or do not read. */
+  readonly replayed: Effect.Effect<void>
   readonly totals: Totals
   readonly ended: Record<EndReason, number>
   /** How many clients named each namespace. */
@@ -66,7 +76,9 @@ export const make = (
   registry: Ref.Ref<Registry.Registry>,
   settings: HubSettings,
   isOpen: IsOpen,
-  nextId: () => number
+  nextId: () => number,
+  history: History | undefined,
+  position: () => string
 ): Effect.Effect<Clients, never, Scope.Scope> =>
   Effect.gen(function* () {
     const clock = yield* Effect.clock
@@ -85,6 +97,10 @@ export const make = (
     const waiting = yield* Waiting.make(settings)
     const farewell = yield* Farewell.make(connected, settings)
     const admission = Admission.make(connected, settings, (client, now) => farewell.sayGoodbye(client, "evicted", now))
+    const replay =
+      history === undefined
+        ? undefined
+        : yield* Replay.make(history, settings, position, (client, now) => farewell.sayGoodbye(client, "failed", now))
 
     // Ends come from sockets and from within rounds, where no effect can run; one fiber takes them from a queue. A crowd
     // that leaves together costs one update of the registry.
@@ -113,16 +129,19 @@ export const make = (
       })
     yield* Queue.takeBetween(left, 1, 4096).pipe(Effect.flatMap(forget), Effect.forever, Effect.forkScoped)
 
-    const connect = (request: ConnectRequest): Effect.Effect<number, HubClosed | LimitReached | Refused> =>
+    const register = (
+      request: ConnectRequest,
+      namespaces: ReadonlyArray<Namespace>,
+      plan: Replay.Plan | undefined
+    ): Effect.Effect<Connected, HubClosed | LimitReached | Refused> =>
       Effect.flatMap(
-        Ref.modify(registry, (current): [number | HubClosed | LimitReached | Refused, Registry.Registry] => {
+        Ref.modify(registry, (current): [Connected | HubClosed | LimitReached | Refused, Registry.Registry] => {
           if (!isOpen()) return [new HubClosed(), current]
           const now = clock.unsafeCurrentTimeMillis()
           const { principal } = request
           // Looked at in the step that registers it, so that none slips in behind a revocation.
           const denied = principal === undefined ? undefined : principals.refusal(principal, now)
           if (denied !== undefined) return [denied, current]
-          const namespaces = Registry.reduce(request.namespaces)
           const refused = admission.admit(namespaces, request.address ?? "", now)
           if (refused !== undefined) {
             SseMetrics.refusals.unsafeUpdate(1, SseMetrics.limitTags[refused.limit])
@@ -149,7 +168,7 @@ export const make = (
           SseMetrics.connects.unsafeUpdate(1, [])
           watchers.connected(client)
           if (!request.connection.keepsItselfAlive) keepalives.add(client, now)
-          client.write(greeting, now)
+          client.write(plan === undefined ? greetingFrame : frameOf(greeting + replay!.begin(client, plan)), now)
           request.connection.onClose((reason) => {
             if (reason === "shutdown") farewell.sayGoodbye(client, "shutdown", clock.unsafeCurrentTimeMillis())
             else client.end(reason)
@@ -157,10 +176,17 @@ export const make = (
           connected.set(client.id, client)
           admission.count(client, 1)
           principals.add(client)
-          return [client.id, Registry.add(current, client)]
+          return [{ id: client.id, reset: plan?.reset }, Registry.add(current, client)]
         }),
-        (result) => (typeof result === "number" ? Effect.succeed(result) : Effect.fail(result))
+        (result) => ("_tag" in result ? Effect.fail(result) : Effect.succeed(result))
       )
+
+    const connect: Clients["connect"] = (request) => {
+      const namespaces = Registry.reduce(request.namespaces)
+      return replay === undefined
+        ? register(request, namespaces, undefined)
+        : Effect.flatMap(replay.plan(request.start, namespaces), (plan) => register(request, namespaces, plan))
+    }
 
     return {
       connect,
@@ -182,12 +208,21 @@ export const make = (
       presence: watchers.presence,
       recentEnds: () => recentEnds.slice(-keptEnds),
       comeBackIn: Effect.sync(() => farewell.retryMillis(nextId())),
+      forgotten: Effect.suspend(() => {
+        const gone = Array.from(connected.values()).filter(({ ended }) => ended !== undefined)
+        return Effect.whileLoop({
+          while: () => gone.some(({ id }) => connected.has(id)),
+          body: () => turn,
+          step: () => {}
+        })
+      }),
       endAll: Effect.gen(function* () {
         const some = connected.size > 0
         yield* farewell.endAll
         if (some) yield* empty.await
         watchers.close()
       }),
+      replayed: replay?.idle ?? Effect.void,
       totals,
       ended,
       byNamespace: () => admission.byNamespace,

@@ -44,6 +44,8 @@ const maxWaiting = 16_384
 export interface Dispatcher extends Tail {
   /** Whether so much waits that publishers have to; {@link Tail.ready} then waits until it does not. */
   readonly isFull: () => boolean
+  /** The position behind which those who are registered now get everything; `undefined` before the first round. */
+  readonly position: () => string | undefined
   /** Waits until everything offered before has been handed out. */
   readonly flush: Effect.Effect<void>
 }
@@ -61,6 +63,7 @@ export const make = (
     const waiting = yield* PubSub.subscribe(pubsub)
     const room = yield* Effect.makeLatch(true)
     const roundLength = Math.min(maxRoundLength, maxPendingBytes / 2)
+    let reached: LogEntry | undefined
     let offered = 0
     let dispatched = 0
     let flushes: Array<{ readonly at: number; readonly resume: () => void }> = []
@@ -68,6 +71,8 @@ export const make = (
     const round = (entries: ReadonlyArray<LogEntry>): Effect.Effect<void> =>
       Effect.gen(function* () {
         const current = yield* Ref.get(registry)
+        // In the same step: whoever is registered from here on gets what comes behind.
+        reached = entries[entries.length - 1]
         const now = yield* Clock.currentTimeMillis
         const batches = new Map<Registry.Subscription, Batch>()
         // Events of one namespace often come in a row: for those the tree is walked once.
@@ -149,6 +154,7 @@ export const make = (
 
     return {
       isFull,
+      position: () => reached?.position,
       offer: (entries) => {
         offered += entries.length
         if (isFull()) room.unsafeClose()

@@ -11,10 +11,13 @@ import type { HubSettings } from "../SseConfig.js"
 import type { Client } from "./client.js"
 import { pause } from "./eventLoop.js"
 
+/** Why a client is told to come back. */
+export type Goodbye = "shutdown" | "evicted" | "failed"
+
 export interface Farewell {
   /** When the client with this number should come back, in ms. */
   readonly retryMillis: (turn: number) => number | undefined
-  readonly sayGoodbye: (client: Client, reason: "shutdown" | "evicted", now: number) => void
+  readonly sayGoodbye: (client: Client, reason: Goodbye, now: number) => void
   /** Sends all away that are there. They have ended then, and may not be forgotten yet. */
   readonly endAll: Effect.Effect<void>
 }
@@ -39,7 +42,7 @@ export const make = (
       if (range === undefined) return undefined
       return Math.floor(range[0] + spread(turn) * (range[1] + 1 - range[0]))
     }
-    const sayGoodbye = (client: Client, reason: "shutdown" | "evicted", now: number) =>
+    const sayGoodbye = (client: Client, reason: Goodbye, now: number) =>
       client.sayGoodbye(retryMillis(client.id), reason, now)
 
     // Each has its own time to go, between 80 % and 100 % of the longest.

@@ -125,7 +125,7 @@ describe("Admin", () => {
         yield* join("/a", { metadata: { user: "Ann", level: 3 } })
         yield* join("/a", { metadata: cyclic })
         const gone = yield* join("/b")
-        yield* hub.disconnect(gone)
+        yield* hub.disconnect(gone.id)
         yield* eventually(Effect.map(hub.clients, (clients) => clients.length === 2))
         for (let i = 0; i < 20; i++) {
           yield* hub.publishAll([

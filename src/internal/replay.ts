@@ -1,0 +1,327 @@
+/**
+ * How clients that were away get what they missed: page by page from the log's history, beside the live fan-out, and then
+ * live without a gap.
+ *
+ * A client is registered at once. What is live is held for it while it is given what lies between its own position and the
+ * one at which the dispatcher was when it came; then it gets what was held. If more is live than may be held, the held is
+ * let go, and the same is done again from there.
+ *
+ * @internal
+ */
+import * as Effect from "effect/Effect"
+import * as Queue from "effect/Queue"
+import type * as Scope from "effect/Scope"
+import type { Gap, History, LogEntry, Start } from "../EventLog.js"
+import type { HubSettings } from "../SseConfig.js"
+import type { EventLogError } from "../SseError.js"
+import * as SseEvent from "../SseEvent.js"
+import * as SseMetrics from "../SseMetrics.js"
+import type { Client } from "./client.js"
+import { pause, turn } from "./eventLoop.js"
+import { type Frame, join } from "./frame.js"
+import type { Namespace } from "../Namespace.js"
+
+/** What a client that connects is to get before it is live. */
+export interface Plan {
+  /** The position to go on from; `undefined`: from now. */
+  readonly after: string | undefined
+  /** What it asked for cannot be had. */
+  readonly reset: SseEvent.Reset | undefined
+  /** Whether it gets the values of namespaces that keep their latest. */
+  readonly withLatest: boolean
+}
+
+export interface Replay {
+  readonly plan: (start: Start | undefined, namespaces: ReadonlyArray<Namespace>) => Effect.Effect<Plan, EventLogError>
+  /**
+   * Begins, in the step that registers the client: what is live is held from here on if need be. Gives the text that the
+   * client gets first.
+   */
+  readonly begin: (client: Client, plan: Plan) => string
+  /** Waits until those who resume are live, or do not read. */
+  readonly idle: Effect.Effect<void>
+}
+
+/** Real time in ms for which replays hold the event loop before they give it back. */
+const holdMillis = 4
+
+/** Replays that read the log at the same time. */
+const readers = 8
+
+/** Bytes of pages that are held for those who resume at the same place. */
+const maxPageBytes = 16 * 1024 * 1024
+
+/** Real time in ms for which they are held when nobody resumes. */
+const keptMillis = 1000
+
+/** Values sent in one frame. */
+const valuesAtOnce = 256
+
+/** Real time in ms between two looks at clients that have to read first. */
+const parkMillis = 20
+
+/** A client that is given what it missed. */
+interface Resuming {
+  readonly client: Client
+  readonly key: string
+  /** It has everything up to here. */
+  after: string
+  /** What it gets live, or is held, comes behind this. */
+  upTo: string
+  /** What it was told last of where it is. */
+  told: string | undefined
+  values: "wanted" | ReadonlyArray<LogEntry> | undefined
+}
+
+interface SharedPage {
+  readonly frame: Frame | undefined
+  readonly events: number
+  readonly last: string | undefined
+  readonly cursor: string
+  /** Up to where it was read, if it goes that far: more may come behind it. */
+  readonly upTo: string | undefined
+}
+
+/** What holding it takes. */
+const sizeOf = (page: SharedPage | undefined): number => (page === undefined ? 0 : 256 + (page.frame?.size ?? 0))
+
+/** @param position where the dispatcher is: everything behind it is handed to those who are registered now */
+export const make = (
+  history: History,
+  settings: HubSettings,
+  position: () => string,
+  sayGoodbye: (client: Client, now: number) => void
+): Effect.Effect<Replay, never, Scope.Scope> =>
+  Effect.gen(function* () {
+    const clock = yield* Effect.clock
+    const queue = yield* Queue.unbounded<Resuming>()
+    const parked = new Set<Resuming>()
+    const someParked = yield* Effect.makeLatch(false)
+    const idle = yield* Effect.makeLatch(true)
+    const someShared = yield* Effect.makeLatch(false)
+    const maxWaiting = Math.min(settings.maxPendingBytes / 2, 256 * 1024)
+    // Those who resume, and those of them who are not parked.
+    let active = 0
+    let busy = 0
+    const pages = new Map<string, SharedPage>()
+    let pageBytes = 0
+
+    const plan = (
+      start: Start | undefined,
+      namespaces: ReadonlyArray<Namespace>
+    ): Effect.Effect<Plan, EventLogError> => {
+      const fresh = { after: undefined, reset: undefined, withLatest: history.hasLatest }
+      if (start === undefined) return Effect.succeed(fresh)
+      return Effect.flatMap(
+        history.locate(start, position(), namespaces),
+        (found): Effect.Effect<Plan, EventLogError> => {
+          if (typeof found === "string") {
+            if (start._tag !== "After") return Effect.succeed({ ...fresh, after: found })
+            SseMetrics.resumes.unsafeUpdate(1, SseMetrics.resumeTags.resumed)
+            return Effect.succeed({ after: found, reset: undefined, withLatest: false })
+          }
+          const reset = toldOf(found, start._tag === "After" ? start.id : "")
+          return Effect.map(restart(namespaces), (after) => ({ ...fresh, after, reset }))
+        }
+      )
+    }
+
+    const toldOf = (gap: Gap, requested: string): SseEvent.Reset => {
+      SseMetrics.resumes.unsafeUpdate(1, SseMetrics.resumeTags[gap.reason])
+      return { reason: gap.reason, requested, oldest: gap.oldest ?? null }
+    }
+
+    /** Where a client goes on that cannot go on where it was. */
+    const restart = (namespaces: ReadonlyArray<Namespace>): Effect.Effect<string | undefined, EventLogError> =>
+      settings.afterReset === "now"
+        ? Effect.succeed(undefined)
+        : Effect.map(history.locate({ _tag: "Earliest" }, position(), namespaces), (found) =>
+            typeof found === "string" ? found : undefined
+          )
+
+    const begin = (client: Client, { after, reset, withLatest }: Plan): string => {
+      const here = position()
+      const head = reset === undefined ? "" : SseEvent.reset(reset)
+      const start = after ?? here
+      if (start === here && !withLatest) return head + SseEvent.cursor(here)
+      client.hold()
+      active++
+      someShared.unsafeOpen()
+      enqueue({
+        client,
+        key: client.namespaces.join("\n"),
+        after: start,
+        upTo: here,
+        told: withLatest ? undefined : start,
+        values: withLatest ? "wanted" : undefined
+      })
+      // With values to come first, to tell the position now would let a client that is cut off miss them.
+      return withLatest ? head : head + SseEvent.cursor(start)
+    }
+
+    const enqueue = (one: Resuming) => {
+      busy++
+      idle.unsafeClose()
+      queue.unsafeOffer(one)
+    }
+
+    const leave = () => {
+      if (--busy === 0) idle.unsafeOpen()
+    }
+
+    const stop = () => {
+      active--
+      leave()
+    }
+
+    const park = (one: Resuming) => {
+      leave()
+      parked.add(one)
+      someParked.unsafeOpen()
+    }
+
+    const share = (key: string, page: SharedPage) => {
+      pageBytes += sizeOf(page) - sizeOf(pages.get(key))
+      pages.set(key, page)
+      for (const [oldest, page] of pages) {
+        if (pageBytes <= maxPageBytes) return
+        pages.delete(oldest)
+        pageBytes -= sizeOf(page)
+      }
+    }
+
+    const pageOf = (one: Resuming): Effect.Effect<SharedPage | Gap, EventLogError> =>
+      Effect.suspend(() => {
+        const key = `${one.key}\n${one.after}`
+        const known = pages.get(key)
+        if (known !== undefined && (known.upTo === undefined || known.upTo === one.upTo)) {
+          // The ones that are asked for stay.
+          pages.delete(key)
+          pages.set(key, known)
+          return Effect.succeed(known)
+        }
+        const { namespaces } = one.client
+        return Effect.map(history.read({ after: one.after, upTo: one.upTo, namespaces }), (page) => {
+          if (page._tag === "Gap") return page
+          const shared: SharedPage = {
+            frame: page.entries.length === 0 ? undefined : join(page.entries.map(({ text }) => text)),
+            events: page.entries.length,
+            last: page.entries.at(-1)?.position,
+            cursor: page.cursor,
+            upTo: page.done ? one.upTo : undefined
+          }
+          share(key, shared)
+          return shared
+        })
+      })
+
+    /** One step of one client. Whether it is to take another one. */
+    const step = (one: Resuming): Effect.Effect<boolean, EventLogError> =>
+      Effect.onError(advance(one), () =>
+        // The client comes back with the position it has. It must not go on without what it missed.
+        Effect.sync(() => {
+          sayGoodbye(one.client, clock.unsafeCurrentTimeMillis())
+          stop()
+        })
+      )
+
+    const advance = (one: Resuming): Effect.Effect<boolean, EventLogError> =>
+      Effect.gen(function* () {
+        const { client } = one
+        if (client.ended !== undefined) {
+          stop()
+          return false
+        }
+        if (client.pendingBytes > maxWaiting) {
+          park(one)
+          return false
+        }
+        if (one.values !== undefined) {
+          const values = one.values === "wanted" ? yield* history.latest(one.after, client.namespaces) : one.values
+          const some = values.slice(0, valuesAtOnce)
+          const rest = values.length > valuesAtOnce
+          const blocks = some.map(({ text }) => SseEvent.withoutId(text))
+          if (!rest) blocks.push(SseEvent.cursor(one.after))
+          client.replay(join(blocks), some.length, clock.unsafeCurrentTimeMillis())
+          one.values = rest ? values.slice(valuesAtOnce) : undefined
+          if (!rest) one.told = one.after
+          return true
+        }
+        const page = yield* pageOf(one)
+        const now = clock.unsafeCurrentTimeMillis()
+        if ("_tag" in page) {
+          // It read so slowly that what it was to get is kept no more.
+          const after = yield* restart(client.namespaces)
+          client.replay(join([SseEvent.reset(toldOf(page, one.after))]), 0, now)
+          client.hold()
+          one.upTo = position()
+          one.after = after ?? one.upTo
+          if (history.hasLatest) one.values = "wanted"
+          else one.told = undefined
+          return true
+        }
+        if (page.frame !== undefined) {
+          client.replay(page.frame, page.events, now)
+          SseMetrics.replayedEvents.unsafeUpdate(page.events, [])
+          one.told = page.last
+        }
+        one.after = page.cursor
+        if (page.upTo === undefined) return true
+        if (one.after !== one.upTo || client.missed) {
+          // Ahead of the dispatcher, which has to catch up; or too much was live to be held.
+          const isAhead = one.after !== one.upTo
+          client.hold()
+          one.upTo = position()
+          if (isAhead) park(one)
+          return !isAhead
+        }
+        if (one.told !== one.upTo) client.replay(join([SseEvent.cursor(one.upTo)]), 0, now)
+        client.release(now)
+        stop()
+        return false
+      })
+
+    let since = performance.now()
+    // Real time on purpose: this bounds how long the event loop is held.
+    const breathe = Effect.suspend(() => {
+      if (performance.now() - since < holdMillis) return Effect.void
+      return Effect.map(turn, () => void (since = performance.now()))
+    })
+    // One client to its end, and then the next: were all given a page in turn, those who go away when they get nothing for long
+    // would all do so.
+    const work = Effect.gen(function* () {
+      const one = yield* Queue.take(queue)
+      while (yield* step(one)) yield* breathe
+      yield* breathe
+    }).pipe(
+      Effect.catchAllCause((cause) => Effect.logError("effect-sse: the log could not give what a client missed", cause))
+    )
+    for (let i = 0; i < readers; i++) yield* Effect.forkScoped(Effect.forever(work))
+
+    yield* someParked.await.pipe(
+      Effect.zipRight(pause(parkMillis)),
+      Effect.map(() => {
+        someParked.unsafeClose()
+        const looked = Array.from(parked)
+        parked.clear()
+        for (const one of looked) enqueue(one)
+      }),
+      Effect.forever,
+      Effect.forkScoped
+    )
+
+    // Others may come soon, who missed the same.
+    yield* someShared.await.pipe(
+      Effect.zipRight(pause(keptMillis, true)),
+      Effect.map(() => {
+        if (active > 0) return
+        someShared.unsafeClose()
+        pages.clear()
+        pageBytes = 0
+      }),
+      Effect.forever,
+      Effect.forkScoped
+    )
+
+    return { plan, begin, idle: idle.await }
+  })
