@@ -92,6 +92,29 @@ export class LimitReached extends Schema.TaggedError<LimitReached>("effect-sse/L
 }
 
 /**
+ * A request was refused, or a client not connected, for who is behind it: what an `Authorize` hook fails with.
+ *
+ * - `unauthenticated`: it does not say who it is, or does not prove it; 401
+ * - `forbidden`: it may not; 403
+ * - `unavailable`: this cannot be told now. A subscriber is told to come back, others get 503.
+ *
+ * The `reason` is sent to the client: it must hold no secret. `challenge` is what `WWW-Authenticate` says with a 401
+ * (RFC 9110 section 11.6.1); `Bearer` if not given.
+ *
+ * @since 0.1.0
+ * @category errors
+ */
+export class Refused extends Schema.TaggedError<Refused>("effect-sse/Refused")("Refused", {
+  kind: Schema.Literal("unauthenticated", "forbidden", "unavailable"),
+  reason: Schema.String,
+  challenge: Schema.optional(Schema.String)
+}) {
+  override get message(): string {
+    return this.reason
+  }
+}
+
+/**
  * An in-process subscriber let more than `limit` events wait. Its stream fails with this; nobody else is affected.
  *
  * @since 0.1.0

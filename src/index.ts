@@ -1,6 +1,10 @@
 /**
  * @since 0.1.0
  */
+export * as Authorize from "./Authorize.js"
+/**
+ * @since 0.1.0
+ */
 export * as Connection from "./Connection.js"
 /**
  * @since 0.1.0
@@ -62,6 +66,10 @@ export * as SseTest from "./SseTest.js"
  * @since 0.1.0
  */
 export * as SseTracing from "./SseTracing.js"
+/**
+ * @since 0.1.0
+ */
+export * as Tickets from "./Tickets.js"
 /**
  * @since 0.1.0
  */

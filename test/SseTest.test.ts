@@ -114,7 +114,7 @@ describe("SseTest", () => {
         address: "192.0.2.1",
         requestPath: "/subscribe/pets/dogs/",
         userAgent: "test",
-        metadata: { user: 7 }
+        principal: { id: "ann", metadata: { user: 7 } }
       })
       assert.deepInclude((yield* hub.clients)[0], {
         id,
@@ -122,6 +122,7 @@ describe("SseTest", () => {
         address: "192.0.2.1",
         requestPath: "/subscribe/pets/dogs/",
         userAgent: "test",
+        principal: "ann",
         metadata: { user: 7 }
       })
     }).pipe(Effect.provide(SseTest.layer()))
