@@ -25,6 +25,10 @@ export * as Namespace from "./Namespace.js"
 /**
  * @since 0.1.0
  */
+export * as SseClient from "./SseClient.js"
+/**
+ * @since 0.1.0
+ */
 export * as SseConfig from "./SseConfig.js"
 /**
  * @since 0.1.0
