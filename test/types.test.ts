@@ -1,7 +1,7 @@
 /** What the types promise. They are checked by `npm run types`; run, these tests only keep the file in the suite. */
-import type { HttpLayerRouter, HttpRouter, HttpServer, HttpServerError } from "@effect/platform"
+import type { HttpClient, HttpLayerRouter, HttpRouter, HttpServer, HttpServerError } from "@effect/platform"
 import { describe, expectTypeOf, it } from "@effect/vitest"
-import { Connection, type EventLog, SseConfig, type SseError, SseHub, SseLayer, SseRoutes } from "effect-sse"
+import { Connection, type EventLog, SseClient, SseConfig, type SseError, SseHub, SseLayer, SseRoutes } from "effect-sse"
 import * as SseServer from "effect-sse/node/SseServer"
 import type { ConfigError, Effect, Layer, Stream } from "effect"
 
@@ -33,5 +33,13 @@ describe("types", () => {
     expectTypeOf<SseHub.SseHub["Type"]["publish"]>().returns.toEqualTypeOf<
       Effect.Effect<string, SseError.InvalidEvent | SseError.HubClosed | SseError.EventLogError>
     >()
+  })
+
+  it("a client needs an HttpClient, and fails with what another attempt does not mend", () => {
+    expectTypeOf(SseClient.stream).returns.toEqualTypeOf<
+      Stream.Stream<SseClient.Event, SseError.SseClientError, HttpClient.HttpClient>
+    >()
+    expectTypeOf<SseClient.Event>().toExtend<{ event: string; data: string; id: string }>()
+    expectTypeOf<SseClient.Signal["_tag"]>().toEqualTypeOf<"Connected" | "Event" | "Reset" | "Disconnected">()
   })
 })

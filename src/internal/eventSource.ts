@@ -172,10 +172,12 @@ const clientSettings = (options: ClientOptions): ClientSettings => {
   if (typeof since === "number" && !(Number.isSafeInteger(since) && since >= 0)) {
     throw new Error(`since must be a whole number of events, and is ${since}`)
   }
+  const idleMillis =
+    idleTimeout === false ? Infinity : idleTimeout === undefined ? undefined : Duration.toMillis(idleTimeout)
+  if (idleMillis === 0) throw new Error("idleTimeout must be more than nothing")
   return {
     maxServerMillis: Duration.toMillis(options.maxServerDelay ?? "1 hour"),
-    idleMillis:
-      idleTimeout === false ? Infinity : idleTimeout === undefined ? undefined : Duration.toMillis(idleTimeout),
+    idleMillis,
     maxEventBytes,
     lastEventId,
     since:
@@ -237,7 +239,8 @@ const excerpt = (response: HttpClientResponse.HttpClientResponse): Effect.Effect
 const retryAfterMillis = (header: string | undefined, now: number): number | undefined => {
   if (header === undefined) return undefined
   if (/^\d+$/.test(header)) return Number(header) * 1000
-  return Option.match(DateTime.make(header), {
+  // `DateTime` knows zones as offsets only.
+  return Option.match(DateTime.make(header.replace(/ GMT$/, " +0000")), {
     onNone: () => undefined,
     onSome: ({ epochMillis }) => Math.max(epochMillis - now, 0)
   })
