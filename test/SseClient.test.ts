@@ -305,6 +305,24 @@ describe("SseClient", () => {
     })
   )
 
+  it.scoped("Retry-After goes before retry, which holds again afterwards", () =>
+    Effect.gen(function* () {
+      const { server, shown } = yield* running({ schedule: doubling })
+      const body = (yield* server.next).answer()
+      body.write("retry:7000\ndata:a\n\n")
+      body.end()
+      yield* shown
+      yield* shown
+      assert.strictEqual(yield* shown, "ended  7000")
+      yield* sleptFor(7000, server)
+      ;(yield* server.next).answer(503, { "retry-after": "1" })
+      assert.strictEqual(yield* shown, "refused 503 3000")
+      yield* sleptFor(3000, server)
+      ;(yield* server.next).answer(503)
+      assert.strictEqual(yield* shown, "refused 503 11000")
+    })
+  )
+
   it.scoped("gives up when the schedule does, and says why", () =>
     Effect.gen(function* () {
       const { exit, server, shown } = yield* running({ schedule: Schedule.recurs(2) })
@@ -636,6 +654,27 @@ describe("SseClient", () => {
         ["a", "b"]
       )
       assert.isTrue(asked.signal.aborted)
+    })
+  )
+
+  it.scoped("a body that breaks while nobody reads it disturbs nobody", () =>
+    Effect.gen(function* () {
+      const server = yield* FakeServer.make
+      const reached = yield* Deferred.make<void>()
+      const gate = yield* Effect.makeLatch(false)
+      const fiber = yield* SseClient.stream(url).pipe(
+        Stream.tap(() => Effect.zipRight(Deferred.succeed(reached, undefined), gate.await)),
+        Stream.take(1),
+        Stream.runCount,
+        Effect.provide(server.layer),
+        Effect.fork
+      )
+      const body = (yield* server.next).answer()
+      body.write("data:a\n\n")
+      yield* Deferred.await(reached)
+      body.fail()
+      yield* gate.open
+      assert.strictEqual(yield* Fiber.join(fiber), 1)
     })
   )
 

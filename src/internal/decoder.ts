@@ -28,6 +28,9 @@ export const isSendable = (id: string): boolean => !/[\x00-\x1f\x7f]/.test(id) &
  */
 export const defaultMaxBytes = 2 * 1024 * 1024
 
+/** A line that means something. */
+const field = /^(?:(?:data|event|id)[:\n]|retry: ?\d+\n)/
+
 /**
  * The parser of eventsource-parser, and around it what that leaves open: blocks with an `id` and no data, a CR that ends the
  * last line, the start of the stream, and one bound for an event however its bytes are cut.
@@ -90,11 +93,13 @@ export class Decoder {
         this.block = 0
         continue
       }
+      const isWhole = this.line === 0 && end !== 0
       if (this.line === 0) this.isComment = piece.startsWith(":")
       this.line += byteLength(piece)
       this.tooLarge = this.block + this.line > this.maxEventBytes
       if (this.tooLarge) break
-      this.parser.feed(piece)
+      // The parser makes an `Error` of every line that is none of its fields, which takes it a while.
+      if (!isWhole || field.test(piece)) this.parser.feed(piece)
       if (end === 0) break
       // A comment is held only until its line ends: a stream may have many without ever a blank line.
       if (!this.isComment) this.block += this.line

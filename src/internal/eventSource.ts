@@ -93,8 +93,7 @@ export const make = (
       const open = scope
       scope = undefined
       connection = undefined
-      // A fetch whose body broke throws once more when it is cancelled.
-      return open === undefined ? Effect.void : Effect.catchAllCause(Scope.close(open, Exit.void), () => Effect.void)
+      return open === undefined ? Effect.void : Scope.close(open, Exit.void)
     }).pipe(Effect.uninterruptible)
     yield* Effect.addFinalizer(() => close)
 
