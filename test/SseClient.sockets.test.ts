@@ -3,7 +3,7 @@ import { FetchHttpClient, type HttpClient } from "@effect/platform"
 import { NodeHttpClient } from "@effect/platform-node"
 import { assert, describe, it } from "@effect/vitest"
 import { SseClient, SseHub } from "effect-sse"
-import { Effect, Fiber, Layer, Queue, Schedule, type Scope, Stream } from "effect"
+import { Effect, Fiber, type Layer, Queue, Schedule, type Scope, Stream } from "effect"
 import * as Net from "node:net"
 import { eventually, port, serverLayer } from "./support/server.js"
 
@@ -375,11 +375,11 @@ for (const [name, layer] of clients) {
         yield* eventually(Effect.map(hub.clients, (clients) => clients.length === 2))
         yield* hub.publish({ namespace: "/large", data: "x".repeat(1000) })
         assert.deepInclude(yield* Fiber.join(large), { _tag: "EventTooLarge", limit: 1000 })
+        yield* hub.publish({ namespace: "/pets", data: "goodbye" })
         yield* hub.shutdown
-        const last = yield* Queue.take(signals)
-        assert.deepInclude(last, { _tag: "Disconnected", reason: "ended" })
-        assert.isTrue(last._tag === "Disconnected" && last.retryInMillis >= 1000 && last.retryInMillis <= 5000)
-      }).pipe(Effect.provide(serverLayer()))
+        assert.strictEqual(yield* next, "message:goodbye")
+        assert.deepInclude(yield* Queue.take(signals), { _tag: "Disconnected", reason: "ended", retryInMillis: 2000 })
+      }).pipe(Effect.provide(serverLayer({}, { shutdownRetry: ["2 seconds", "2 seconds"] })))
     )
   })
 }
