@@ -194,3 +194,90 @@ export class ChannelDecodeError extends Schema.TaggedError<ChannelDecodeError>("
     return `channel ${this.channel}: the ${this.part} cannot be decoded: ${this.reason}`
   }
 }
+
+/**
+ * The server refused a client's request with a status that another attempt does not mend: not 200, 204, 408, 425, 429 or
+ * 5xx. `body` is the beginning of its answer, at most 1,024 characters.
+ *
+ * @since 0.1.0
+ * @category errors
+ */
+export class RequestRefused extends Schema.TaggedError<RequestRefused>("effect-sse/RequestRefused")("RequestRefused", {
+  status: Schema.Int,
+  body: Schema.String
+}) {
+  override get message(): string {
+    return `the server answered ${this.status}${this.body === "" ? "" : `: ${this.body.replace(/\s+/g, " ")}`}`
+  }
+}
+
+/**
+ * The server answered 200 with something else than an event stream. `contentType` is what it said it is, empty if nothing.
+ *
+ * @since 0.1.0
+ * @category errors
+ */
+export class NotAnEventStream extends Schema.TaggedError<NotAnEventStream>("effect-sse/NotAnEventStream")(
+  "NotAnEventStream",
+  { contentType: Schema.String }
+) {
+  override get message(): string {
+    return `expected text/event-stream, got ${this.contentType === "" ? "no content type" : this.contentType}`
+  }
+}
+
+/**
+ * An event of the server is larger than `limit` bytes. See `ClientOptions.maxEventBytes`.
+ *
+ * @since 0.1.0
+ * @category errors
+ */
+export class EventTooLarge extends Schema.TaggedError<EventTooLarge>("effect-sse/EventTooLarge")("EventTooLarge", {
+  limit: Schema.Number
+}) {
+  override get message(): string {
+    return `an event is larger than ${this.limit} bytes`
+  }
+}
+
+/**
+ * A client's schedule of reconnects came to its end. The fields say why there was no connection the last time; see
+ * `SseClient.Disconnection`.
+ *
+ * @since 0.1.0
+ * @category errors
+ */
+export class ReconnectsExhausted extends Schema.TaggedError<ReconnectsExhausted>("effect-sse/ReconnectsExhausted")(
+  "ReconnectsExhausted",
+  {
+    reason: Schema.Literal("ended", "broken", "silent", "refused", "unreachable"),
+    status: Schema.UndefinedOr(Schema.Int),
+    cause: Schema.Defect
+  }
+) {
+  override get message(): string {
+    return `gave up reconnecting; the last connection: ${this.reason}${this.status === undefined ? "" : ` (${this.status})`}`
+  }
+}
+
+/**
+ * A client's request cannot be sent, for instance because its URL is none.
+ *
+ * @since 0.1.0
+ * @category errors
+ */
+export class InvalidRequest extends Schema.TaggedError<InvalidRequest>("effect-sse/InvalidRequest")("InvalidRequest", {
+  cause: Schema.Defect
+}) {
+  override get message(): string {
+    return `invalid request: ${this.cause instanceof Error ? this.cause.message : String(this.cause)}`
+  }
+}
+
+/**
+ * What a client's stream can fail with: what another attempt cannot mend.
+ *
+ * @since 0.1.0
+ * @category errors
+ */
+export type SseClientError = RequestRefused | NotAnEventStream | EventTooLarge | ReconnectsExhausted | InvalidRequest

@@ -37,6 +37,10 @@ export * as SseChannel from "./SseChannel.js"
 /**
  * @since 0.1.0
  */
+export * as SseClient from "./SseClient.js"
+/**
+ * @since 0.1.0
+ */
 export * as SseConfig from "./SseConfig.js"
 /**
  * @since 0.1.0

@@ -1,10 +1,11 @@
 import { assert, describe, it } from "@effect/vitest"
+import { SseHub } from "effect-sse"
 import { Effect } from "effect"
 import { createServer, type Server } from "node:http"
 import type { AddressInfo } from "node:net"
 import { node } from "./support/command.js"
 import { connect } from "./support/rawClient.js"
-import { eventually } from "./support/server.js"
+import { eventually, port, serverLayer } from "./support/server.js"
 
 /** Runs an example as a user would, on a free port. */
 const example = (name: string, env: Record<string, string> = {}) =>
@@ -73,6 +74,18 @@ describe("examples", () => {
       assert.notInclude(elsewhere.body(), "Ann")
       assert.notInclude(here.body(), "Ben")
     })
+  )
+
+  it.scopedLive("client tells what it gets, and when its server goes away", () =>
+    Effect.gen(function* () {
+      const hub = yield* SseHub.SseHub
+      const client = yield* example("client", { SSE_URL: `http://127.0.0.1:${yield* port}/subscribe/pets` })
+      yield* client.until(/online/)
+      yield* hub.publish({ namespace: "/pets/dogs", event: "new-dog", data: "Corgi" })
+      yield* client.until(/new-dog: Corgi/)
+      yield* hub.shutdown
+      yield* client.until(/offline \(ended\), again in \d+ ms/)
+    }).pipe(Effect.provide(serverLayer()))
   )
 
   it.scopedLive("telemetry sends the metrics, and a short span for each publish and connect, to a collector", () =>

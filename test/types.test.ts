@@ -1,10 +1,18 @@
 /** What the types promise. They are checked by `npm run types`; run, these tests only keep the file in the suite. */
-import type { HttpLayerRouter, HttpRouter, HttpServer, HttpServerError, HttpServerRequest } from "@effect/platform"
+import type {
+  HttpClient,
+  HttpLayerRouter,
+  HttpRouter,
+  HttpServer,
+  HttpServerError,
+  HttpServerRequest
+} from "@effect/platform"
 import { describe, expectTypeOf, it } from "@effect/vitest"
 import {
   type Authorize,
   Connection,
   type EventLog,
+  SseClient,
   SseConfig,
   type SseError,
   SseHub,
@@ -68,5 +76,13 @@ describe("types", () => {
     expectTypeOf<SseHub.SseHub["Type"]["publish"]>().returns.toEqualTypeOf<
       Effect.Effect<string, SseError.InvalidEvent | SseError.HubClosed | SseError.EventLogError>
     >()
+  })
+
+  it("a client needs an HttpClient, and fails with what another attempt does not mend", () => {
+    expectTypeOf(SseClient.stream).returns.toEqualTypeOf<
+      Stream.Stream<SseClient.Event, SseError.SseClientError, HttpClient.HttpClient>
+    >()
+    expectTypeOf<SseClient.Event>().toExtend<{ event: string; data: string; id: string }>()
+    expectTypeOf<SseClient.Signal["_tag"]>().toEqualTypeOf<"Connected" | "Event" | "Reset" | "Disconnected">()
   })
 })
