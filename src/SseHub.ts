@@ -106,6 +106,8 @@ export class SseHub extends Context.Tag("effect-sse/SseHub")<
     readonly keepalive: Stream.Stream<string>
     /** Time between two keepalives in ms; `undefined` if there are none, or a schedule decides. */
     readonly keepaliveMillis: number | undefined
+    /** How long anything may wait for one client, in ms. */
+    readonly stallMillis: number
     /** The longest namespace it takes, in bytes. */
     readonly maxNamespaceBytes: number
     /**
@@ -273,6 +275,7 @@ export const make = (options?: HubOptions): Effect.Effect<SseHub["Type"], never,
       keepaliveMillis: Keepalive.millis(settings.keepalive),
       comeBackIn: clients.comeBackIn,
       whenFull: settings.whenFull,
+      stallMillis: settings.stallMillis,
       maxNamespaceBytes: settings.maxNamespaceBytes,
       shutdown,
       awaitShutdown: closed.await

@@ -112,6 +112,26 @@ describe("faults", () => {
     })
   )
 
+  during("clients that do not read, or vanished, while the system holds all that waits for them", ({ hub, port }) =>
+    Effect.gen(function* () {
+      yield* all(20, connect(port, "/subscribe/bulk", { paused: true }))
+      yield* eventually(Effect.map(hub.clients, (clients) => clients.length === healthy + 20))
+      for (let i = 0; i < 3; i++) yield* hub.publish({ namespace: "/bulk", data: "x".repeat(250_000) })
+      const start = performance.now()
+      yield* eventually(
+        Effect.map(hub.clients, (clients) => {
+          for (const { namespaces, pendingBytes } of clients) {
+            if (namespaces[0] === "/bulk") assert.strictEqual(pendingBytes, 0, "nothing waits in Node")
+          }
+          return clients.length === healthy
+        })
+      )
+      // The stall timeout, and a third of it until it is looked at.
+      assert.isBelow(performance.now() - start, 500 * 1.34 + 1000)
+      assert.strictEqual((yield* hub.status).ended.stalled, 20)
+    })
+  )
+
   during("clients that read a byte now and then", ({ hub, port }) =>
     Effect.gen(function* () {
       const slow = yield* all(5, connect(port, "/subscribe/bulk", { paused: true }))

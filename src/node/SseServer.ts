@@ -29,6 +29,7 @@ import { toRelative } from "../http/url.js"
 import type { ClientChange } from "../HubClient.js"
 import { SseHub } from "../SseHub.js"
 import * as SseRoutes from "../SseRoutes.js"
+import * as KernelQueue from "./KernelQueue.js"
 
 const defaultHost = "127.0.0.1"
 const defaultPort = 8001
@@ -117,7 +118,7 @@ export const layer = (
           })
         )
       })
-      return Layer.scopedDiscard(serving).pipe(
+      return Layer.merge(Layer.scopedDiscard(serving), KernelQueue.layer(server)).pipe(
         HttpMiddleware.withTracerDisabledWhen(isStream),
         Layer.provideMerge(
           NodeHttpServer.layer(() => server, {
