@@ -101,8 +101,15 @@ export interface Page {
  * @category models
  */
 export interface History {
-  /** The position behind which to begin for these namespaces. */
-  readonly locate: (start: Start, namespaces: ReadonlyArray<Namespace>) => Effect.Effect<string | Gap, EventLogError>
+  /**
+   * The position behind which to begin for these namespaces. Only what is missing up to `upTo` makes a {@link Gap}: what comes
+   * behind it is still to be handed to the tail.
+   */
+  readonly locate: (
+    start: Start,
+    upTo: string,
+    namespaces: ReadonlyArray<Namespace>
+  ) => Effect.Effect<string | Gap, EventLogError>
   /**
    * Reads on behind `after`, up to and with `upTo`, as much as makes a page. A {@link Gap} if a matching entry between them
    * is kept no more.
@@ -266,9 +273,9 @@ export const makeMemory = (history?: HistoryOptions | boolean): Effect.Effect<Ev
         kept === undefined
           ? undefined
           : {
-              locate: (start, namespaces) =>
+              locate: (start, upTo, namespaces) =>
                 look((kept, now) => {
-                  const found = kept.locate(start, namespaces, last, now)
+                  const found = kept.locate(start, namespaces, place(upTo), last, now)
                   return typeof found === "number" ? positionOf(epoch, found) : found
                 }),
               read: ({ after, namespaces, upTo }) => look((kept) => kept.read(place(after), place(upTo), namespaces)),

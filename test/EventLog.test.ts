@@ -32,7 +32,7 @@ const make = (options?: EventLog.HistoryOptions | boolean) =>
       })
     const since = (start: EventLog.Start, paths: ReadonlyArray<string> = ["/"]) => {
       const namespaces = paths.map((path) => Namespace.make(path))
-      return Effect.flatMap(history!.locate(start, namespaces), (found) =>
+      return Effect.flatMap(history!.locate(start, last, namespaces), (found) =>
         typeof found === "string" ? readAll(found, namespaces) : Effect.succeed(found.reason)
       )
     }
@@ -96,7 +96,7 @@ describe("EventLog.layerMemory", () => {
       assert.deepStrictEqual(yield* log.since(after(positions[0]!)), ["1", "2", "3", "4"])
       assert.deepStrictEqual(yield* log.since(after(positions[2]!), ["/b", "/a/c", "/ab"]), ["3"])
       yield* log.append([entry("/a", "5")])
-      assert.deepStrictEqual(yield* log.history!.locate(after(positions[0]!), root), {
+      assert.deepStrictEqual(yield* log.history!.locate(after(positions[0]!), log.here(), root), {
         _tag: "Gap",
         reason: "expired",
         oldest: positions[2]!

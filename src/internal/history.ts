@@ -61,7 +61,7 @@ const atLeastOne = (name: string, value: number): number => {
 
 /** The entries of one rule, in the log's order. */
 class Shelf {
-  private ring: Array<MemoryEntry | undefined> = new Array<undefined>(64)
+  private ring: Array<MemoryEntry | undefined> = Array.from({ length: 64 })
   private head = 0
   private length = 0
   private bytes = 0
@@ -249,11 +249,11 @@ export class History {
   }
 
   /** The place behind which to begin, or why there is none. */
-  locate(start: Start, namespaces: ReadonlyArray<Namespace>, last: number, now: number): number | Gap {
+  locate(start: Start, namespaces: ReadonlyArray<Namespace>, upTo: number, last: number, now: number): number | Gap {
     if (start._tag === "After") {
       const seq = this.ownIds.get(start.id) ?? this.parse(start.id, last)
       if (typeof seq !== "number") return this.gap(seq, namespaces)
-      return this.firstWhole(namespaces, seq) > seq ? this.gap("expired", namespaces) : seq
+      return seq < upTo && this.firstWhole(namespaces, seq) > seq ? this.gap("expired", namespaces) : seq
     }
     const whole = this.firstWhole(namespaces, 0)
     if (start._tag === "Earliest") return whole
@@ -274,7 +274,7 @@ export class History {
 
   /** A page of what comes behind `after`, oldest first. */
   read(after: number, upTo: number, namespaces: ReadonlyArray<Namespace>): Page | Gap {
-    if (after > upTo) return { _tag: "Page", entries: [], cursor: positionOf(this.epoch, after), done: true }
+    if (after >= upTo) return { _tag: "Page", entries: [], cursor: positionOf(this.epoch, after), done: true }
     const shelves = this.relevant(namespaces)
     if (this.firstWhole(namespaces, after) > after) return this.gap("expired", namespaces)
     const end = Math.min(upTo, (Math.floor(after / pageSpan) + 1) * pageSpan)

@@ -103,7 +103,7 @@ export const make = (
     ): Effect.Effect<Plan, EventLogError> => {
       const fresh = { after: undefined, reset: undefined, withLatest: history.hasLatest }
       if (start === undefined) return Effect.succeed(fresh)
-      return Effect.flatMap(history.locate(start, namespaces), (found): Effect.Effect<Plan, EventLogError> => {
+      return Effect.flatMap(history.locate(start, position(), namespaces), (found): Effect.Effect<Plan, EventLogError> => {
         if (typeof found === "string") {
           if (start._tag !== "After") return Effect.succeed({ ...fresh, after: found })
           SseMetrics.resumes.unsafeUpdate(1, SseMetrics.resumeTags.resumed)
@@ -123,7 +123,7 @@ export const make = (
     const restart = (namespaces: ReadonlyArray<Namespace>): Effect.Effect<string | undefined, EventLogError> =>
       settings.afterReset === "now"
         ? Effect.succeed(undefined)
-        : Effect.map(history.locate({ _tag: "Earliest" }, namespaces), (found) =>
+        : Effect.map(history.locate({ _tag: "Earliest" }, position(), namespaces), (found) =>
             typeof found === "string" ? found : undefined
           )
 
