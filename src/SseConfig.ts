@@ -31,8 +31,10 @@ export interface HubOptions {
   /** Events that may wait for one in-process subscriber; with more its stream fails. Default: 16,384. */
   readonly maxPendingEvents?: number | undefined
   /**
-   * On shutdown each client is told, in a last `retry:`, to come back after a time drawn from this range, so that not all
-   * come back at once. Default: 1 to 5 seconds. `false`: clients are told nothing.
+   * On shutdown each client is told, in a last `retry:`, to come back after a time of its own from this range, so that they
+   * come back evenly spread over it. It counts from the end of `drainWindow`. The shorter time should be what a restart
+   * takes: a client that comes too early comes again after the same time once more. At least 100 ms; default: 2 to 4
+   * seconds. `false`: clients are told nothing.
    */
   readonly shutdownRetry?: readonly [min: Duration.DurationInput, max: Duration.DurationInput] | false | undefined
   /** Longest namespace in bytes. Default: 2,048. */
@@ -112,7 +114,7 @@ export interface HubSettings {
  * @category conversions
  */
 export const hubSettings = (options: HubOptions = {}): HubSettings => {
-  const retry = options.shutdownRetry ?? (["1 second", "5 seconds"] as const)
+  const retry = options.shutdownRetry ?? (["2 seconds", "4 seconds"] as const)
   const maxPendingBytes = atLeast("maxPendingBytes", 1, options.maxPendingBytes ?? 1024 * 1024)
   const settings: HubSettings = {
     keepalive: options.keepalive ?? "15 seconds",
@@ -138,9 +140,10 @@ export const hubSettings = (options: HubOptions = {}): HubSettings => {
   if (settings.keepalive !== false && !Schedule.isSchedule(settings.keepalive)) {
     atLeast("keepalive", 100, Duration.toMillis(settings.keepalive))
   }
+  if (settings.drainMillis >= 2 ** 30) throw new Error("drainWindow must be shorter than 12 days")
   const range = settings.shutdownRetryMillis
-  if (range !== undefined && !(range[0] >= 0 && range[0] <= range[1] && range[1] < 2 ** 31)) {
-    throw new Error("shutdownRetry must be a range of times, the shorter one first")
+  if (range !== undefined && !(range[0] >= 100 && range[0] <= range[1] && range[1] < 2 ** 30)) {
+    throw new Error("shutdownRetry must be a range of times of at least 100 ms, the shorter one first")
   }
   return settings
 }
@@ -173,7 +176,7 @@ const time = (name: string, min: number, what: string): Config.Config<Duration.D
 
 /**
  * Reads `SSE_KEEPALIVE`, `SSE_MAX_PENDING_BYTES`, `SSE_MAX_TOTAL_PENDING_BYTES`, `SSE_STALL_TIMEOUT`, `SSE_MAX_CLIENTS`,
- * `SSE_MAX_CLIENTS_PER_ADDRESS`, `SSE_MAX_CLIENTS_PER_NAMESPACE`, `SSE_WHEN_FULL`, `SSE_MAX_LIFETIME` and `SSE_DRAIN`.
+ * `SSE_MAX_CLIENTS_PER_ADDRESS`, `SSE_MAX_CLIENTS_PER_NAMESPACE`, `SSE_WHEN_FULL`, `SSE_MAX_LIFETIME`, `SSE_DRAIN` and `SSE_SHUTDOWN_RETRY`.
  * What is not set keeps its default.
  *
  * @since 0.1.0
@@ -209,5 +212,23 @@ export const hubFromEnv: Config.Config<HubOptions> = Config.all({
     )("SSE_WHEN_FULL").pipe(Config.withDescription("what a client gets that is one too many"))
   ),
   maxLifetime: time("SSE_MAX_LIFETIME", 1000, "how long a client may stay"),
-  drainWindow: time("SSE_DRAIN", 0, "time over which clients are ended at shutdown")
+  drainWindow: time("SSE_DRAIN", 0, "time over which clients are ended at shutdown"),
+  shutdownRetry: optional(
+    Config.string("SSE_SHUTDOWN_RETRY").pipe(
+      Config.mapOrFail((text): Either.Either<HubOptions["shutdownRetry"], ConfigError.ConfigError> => {
+        if (text === "off") return Either.right(false)
+        const times = text.split(" to ").map((part) => Duration.decodeUnknown(part.trim()))
+        const [min, max] = times.map((time) => (time._tag === "Some" ? Duration.toMillis(time.value) : Number.NaN))
+        return times.length === 2 && min! >= 100 && min! <= max! && max! < 2 ** 30
+          ? Either.right([min!, max!])
+          : Either.left(
+              ConfigError.InvalidData(
+                ["SSE_SHUTDOWN_RETRY"],
+                `"${text}" is neither "off" nor times such as "2 seconds to 4 seconds"`
+              )
+            )
+      }),
+      Config.withDescription("when clients that are ended at shutdown are told to come back, or off")
+    )
+  )
 })

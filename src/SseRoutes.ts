@@ -18,7 +18,6 @@ import * as Admin from "./http/Admin.js"
 import * as ClientAddress from "./http/ClientAddress.js"
 import * as Health from "./http/Health.js"
 import * as Metrics from "./http/Metrics.js"
-import * as Pipelining from "./http/Pipelining.js"
 import * as Publish from "./http/Publish.js"
 import * as RateLimit from "./http/RateLimit.js"
 import * as Refusal from "./http/Refusal.js"
@@ -102,11 +101,8 @@ const exactly =
 
 // The raw URL is used, not the router's parameter, which is decoded: in it "%2F" would look like a slash.
 const at = (prefix: number, handle: (path: string) => Handler): Handler =>
-  Effect.flatMap(
-    HttpServerRequest.HttpServerRequest,
-    (request) =>
-      Pipelining.refuse(request) ??
-      Effect.catchAllDefect(Effect.interruptible(handle(splitUrl(request.url)[0].slice(prefix))), failed)
+  Effect.flatMap(HttpServerRequest.HttpServerRequest, (request) =>
+    Effect.catchAllDefect(Effect.interruptible(handle(splitUrl(request.url)[0].slice(prefix))), failed)
   )
 
 /** A defect, as in a hook of the app, ends the one request. It is told to the log, and to the client only that it is. */

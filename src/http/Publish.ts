@@ -16,6 +16,7 @@ import { turn } from "../internal/eventLoop.js"
 import * as Namespace from "../Namespace.js"
 import { SseHub } from "../SseHub.js"
 import type { SseEvent } from "../SseEvent.js"
+import * as SseMetrics from "../SseMetrics.js"
 import type { RateLimit } from "./RateLimit.js"
 import * as Refusal from "./Refusal.js"
 import { splitUrl } from "./url.js"
@@ -82,8 +83,28 @@ export const handle = (
       InvalidEvent: (error) => Effect.succeed(Refusal.invalidEvent(error)),
       HubClosed: (error) => Effect.succeed(Refusal.unavailable(error.message)),
       EventLogError: (error) => Effect.succeed(Refusal.unavailable(error.message))
-    })
+    }),
+    Effect.map(counted)
   )
+
+const reasons: Record<number, keyof typeof SseMetrics.publishRefusalTags> = {
+  400: "invalid",
+  401: "unauthorized",
+  403: "forbidden",
+  405: "method",
+  413: "too-large",
+  415: "media-type",
+  429: "too-many",
+  503: "unavailable"
+}
+
+const counted = (response: HttpServerResponse.HttpServerResponse): HttpServerResponse.HttpServerResponse => {
+  const { status } = response
+  if (status >= 400) {
+    SseMetrics.publishRefusals.unsafeUpdate(1, SseMetrics.publishRefusalTags[reasons[status] ?? "other"])
+  }
+  return response
+}
 
 class Refused {
   readonly _tag = "Refused"

@@ -10,6 +10,7 @@ import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as Scope from "effect/Scope"
 import * as Connection from "../Connection.js"
+import * as Pipelined from "../internal/pipelined.js"
 import * as Namespace from "../Namespace.js"
 import * as NodeConnection from "../node/NodeConnection.js"
 import type { Connected } from "../HubClient.js"
@@ -46,6 +47,9 @@ export const handle = (path: string, options: SubscribeOptions): Handler =>
   Effect.contextWithEffect((context: Context.Context<Needs>) => {
     const request = Context.get(context, HttpServerRequest.HttpServerRequest)
     if (request.method === "GET" || request.method === "HEAD") {
+      // Before anything is waited for: a further request may be in the same packet.
+      const response = NodeConnection.responseOf(request)
+      if (response !== undefined) Pipelined.guard(response.req.socket)
       return options.clientMetadata === undefined || request.method === "HEAD"
         ? subscribe(path, options, context, undefined)
         : Effect.flatMap(options.clientMetadata(request), (metadata) => subscribe(path, options, context, metadata))

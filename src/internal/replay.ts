@@ -103,15 +103,18 @@ export const make = (
     ): Effect.Effect<Plan, EventLogError> => {
       const fresh = { after: undefined, reset: undefined, withLatest: history.hasLatest }
       if (start === undefined) return Effect.succeed(fresh)
-      return Effect.flatMap(history.locate(start, position(), namespaces), (found): Effect.Effect<Plan, EventLogError> => {
-        if (typeof found === "string") {
-          if (start._tag !== "After") return Effect.succeed({ ...fresh, after: found })
-          SseMetrics.resumes.unsafeUpdate(1, SseMetrics.resumeTags.resumed)
-          return Effect.succeed({ after: found, reset: undefined, withLatest: false })
+      return Effect.flatMap(
+        history.locate(start, position(), namespaces),
+        (found): Effect.Effect<Plan, EventLogError> => {
+          if (typeof found === "string") {
+            if (start._tag !== "After") return Effect.succeed({ ...fresh, after: found })
+            SseMetrics.resumes.unsafeUpdate(1, SseMetrics.resumeTags.resumed)
+            return Effect.succeed({ after: found, reset: undefined, withLatest: false })
+          }
+          const reset = toldOf(found, start._tag === "After" ? start.id : "")
+          return Effect.map(restart(namespaces), (after) => ({ ...fresh, after, reset }))
         }
-        const reset = toldOf(found, start._tag === "After" ? start.id : "")
-        return Effect.map(restart(namespaces), (after) => ({ ...fresh, after, reset }))
-      })
+      )
     }
 
     const toldOf = (gap: Gap, requested: string): SseEvent.Reset => {

@@ -13,6 +13,7 @@ import type { HttpServerRequest } from "@effect/platform/HttpServerRequest"
 import type * as Http from "node:http"
 import type * as Net from "node:net"
 import { type CloseReason, type Connection, type EndReason, type Frame, isAbrupt } from "../Connection.js"
+import * as Pipelined from "../internal/pipelined.js"
 
 /**
  * A connection on a Node response.
@@ -191,6 +192,7 @@ class TakenOver implements NodeConnection {
     if (this.state === "ending") this.finish(socket)
     else this.state = "open"
     socket.uncork()
+    Pipelined.becomeStream(socket)
   }
 
   private send(frame: Frame): number {

@@ -23,7 +23,6 @@ import * as Http from "node:http"
 import * as Net from "node:net"
 import { hostname } from "node:os"
 import * as ClientAddress from "../http/ClientAddress.js"
-import * as Pipelining from "../http/Pipelining.js"
 import { refuse } from "../http/Refusal.js"
 import { toRelative } from "../http/url.js"
 import type { ClientChange } from "../HubClient.js"
@@ -33,6 +32,7 @@ import * as KernelQueue from "./KernelQueue.js"
 
 const defaultHost = "127.0.0.1"
 const defaultPort = 8001
+const defaultHeaderBytes = 16 * 1024
 
 /**
  * Options of the server; those of the routes are part of them.
@@ -55,6 +55,11 @@ export interface ServerOptions extends SseRoutes.RoutesOptions {
    * third of it for the head. Default: 30 seconds.
    */
   readonly requestTimeout?: Duration.DurationInput | undefined
+  /**
+   * The largest head of a request in bytes: its URL and all its headers. A larger one is answered 431 and its connection
+   * closed. Default: 16 KiB.
+   */
+  readonly maxHeaderBytes?: number | undefined
   /** How long connections may take to close at shutdown before they are cut. Default: 1 second. */
   readonly closeTimeout?: Duration.DurationInput | undefined
 }
@@ -86,6 +91,7 @@ export const layer = (
     Effect.sync(() => {
       const requestTimeout = Duration.toMillis(options.requestTimeout ?? "30 seconds")
       const server = Http.createServer({
+        maxHeaderSize: options.maxHeaderBytes ?? defaultHeaderBytes,
         requestTimeout,
         headersTimeout: requestTimeout / 3,
         connectionsCheckingInterval: Math.min(5000, requestTimeout / 6)
@@ -95,11 +101,8 @@ export const layer = (
         const app = yield* HttpRouter.toHttpApp(SseRoutes.router({ node: hostname(), ...options }))
         const logging = yield* Effect.forkScoped(Stream.runForEach(yield* hub.changes, logChange))
         yield* app.pipe(
-          Effect.catchTag(
-            "RouteNotFound",
-            ({ request }) =>
-              Pipelining.refuse(request) ??
-              Effect.succeed(refuse(404, "NotFound", `nothing is at ${request.url.slice(0, 200)}`))
+          Effect.catchTag("RouteNotFound", ({ request }) =>
+            Effect.succeed(refuse(404, "NotFound", `nothing is at ${request.url.slice(0, 200)}`))
           ),
           withRelativeUrl,
           HttpServer.serveEffect()
@@ -188,6 +191,8 @@ export interface ServerConfig extends ClientAddress.ClientAddressOptions {
   readonly host: string
   /** `SSE_PORT`: the port; 0 takes a free one. Default: 8001. */
   readonly port: number
+  /** `SSE_MAX_HEADER_BYTES`: the largest head of a request. Default: 16 KiB. */
+  readonly maxHeaderBytes: number
   /** `SSE_ADMIN`: who may see and use the admin page: `loopback`, `open` or `off`. Default: `loopback`. */
   readonly admin: "loopback" | "open" | "off"
   /** `SSE_METRICS`: who may read the metrics: `loopback`, `open` or `off`. Default: `loopback`. */
@@ -216,8 +221,8 @@ const readTrustedProxies = (text: string): ClientAddress.TrustedProxies => {
 }
 
 /**
- * Reads `SSE_HOST`, `SSE_PORT`, `SSE_PUBLISH_TOKEN`, `SSE_ADMIN`, `SSE_METRICS`, `SSE_TRUSTED_PROXIES` (a number of hops, or addresses and CIDR
- * ranges with commas between) and `SSE_CLIENT_ADDRESS_HEADER`.
+ * Reads `SSE_HOST`, `SSE_PORT`, `SSE_PUBLISH_TOKEN`, `SSE_MAX_HEADER_BYTES`, `SSE_ADMIN`, `SSE_METRICS`,
+ * `SSE_TRUSTED_PROXIES` (a number of hops, or addresses and CIDR ranges with commas between) and `SSE_CLIENT_ADDRESS_HEADER`.
  *
  * @since 0.1.0
  * @category config
@@ -231,6 +236,11 @@ export const fromEnv: Config.Config<ServerConfig> = Config.all({
     Config.validate({ message: "must be from 0 to 65535", validation: (port) => port >= 0 && port <= 65_535 }),
     Config.withDefault(defaultPort),
     Config.withDescription("port to listen on, 0 for a free one")
+  ),
+  maxHeaderBytes: Config.integer("SSE_MAX_HEADER_BYTES").pipe(
+    Config.validate({ message: "must be at least 256", validation: (bytes) => bytes >= 256 }),
+    Config.withDefault(defaultHeaderBytes),
+    Config.withDescription("largest head of a request in bytes")
   ),
   admin: access("SSE_ADMIN", "who may see the admin page"),
   metrics: access("SSE_METRICS", "who may read the metrics"),

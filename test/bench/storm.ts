@@ -4,6 +4,7 @@
  */
 import { type ChildProcess, spawn } from "node:child_process"
 import { once } from "node:events"
+import { readFileSync } from "node:fs"
 import * as Net from "node:net"
 import { createInterface } from "node:readline"
 import { fileURLToPath } from "node:url"
@@ -65,6 +66,18 @@ class Client {
 let up = 0
 let done = false
 
+const quarters = (times: ReadonlyArray<number>): string => {
+  const counts: Array<number> = []
+  for (const time of times) counts[Math.floor(time / 250)] = (counts[Math.floor(time / 250)] ?? 0) + 1
+  return Array.from(counts, (count) => count ?? 0).join(" ")
+}
+
+/** Linux only. */
+const listenOverflows = (): number => {
+  const [names = "", values = ""] = readFileSync("/proc/self/net/netstat", "utf8").split("\n")
+  return Number(values.split(" ")[names.split(" ").indexOf("ListenOverflows")])
+}
+
 const storm = async (jitter: boolean) => {
   up = 0
   done = false
@@ -75,6 +88,7 @@ const storm = async (jitter: boolean) => {
     if (i % 100 === 0) await sleep(10)
   }
   while (up < count) await sleep(50)
+  const overflowed = listenOverflows()
   const killedAt = performance.now()
   first.server.kill("SIGTERM")
   await once(first.server, "exit")
@@ -82,6 +96,7 @@ const storm = async (jitter: boolean) => {
   const second = await start(first.port, jitter)
   const backAfter = performance.now() - killedAt
   while (up < count) await sleep(50)
+  const overflows = listenOverflows() - overflowed
   const back = clients.map(({ backAt }) => backAt).sort((a, b) => a - b)
   const window = (back.at(-1)! - back[0]!) / 1000
   let peak = 0
@@ -100,7 +115,11 @@ const storm = async (jitter: boolean) => {
       peakPerSecond: peak,
       peakToAverage: Math.round((peak * window * 100) / count) / 100,
       longestAwayMs: Math.round(Math.max(...clients.map(({ backAt, lostAt }) => backAt - lostAt))),
-      refusedConnections: clients.reduce((sum, { refused }) => sum + refused, 0)
+      refusedConnections: clients.reduce((sum, { refused }) => sum + refused, 0),
+      // Connections that the system dropped because none were accepted fast enough; their clients try again after a second.
+      listenOverflows: overflows,
+      // How many came back in each quarter of a second since the server was told to end.
+      quarters: quarters(back.map((at) => at - killedAt))
     })
   )
   done = true
