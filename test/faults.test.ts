@@ -162,14 +162,15 @@ describe("faults", () => {
     })
   )
 
-  during("heads and bodies that do not come: 408, and the connection is closed", ({ port }) =>
+  during("heads and bodies that do not come, of publishers too: 408, and the connection is closed", ({ port }) =>
     Effect.gen(function* () {
       const head = exchange(port, "GET /subscribe/n HTTP/1.1\r\nHost: localhost\r\nX-")
       const body = exchange(
         port,
         "POST /publish/n HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer secret\r\nContent-Length: 100\r\n\r\nhalf"
       )
-      const answers = yield* Effect.all([all(20, head), all(20, body)], { concurrency: "unbounded" })
+      const nothing = exchange(port, "")
+      const answers = yield* Effect.all([all(20, head), all(20, body), all(20, nothing)], { concurrency: "unbounded" })
       for (const answer of answers.flat()) assert.match(answer, /^HTTP\/1\.1 408 /)
     })
   )
