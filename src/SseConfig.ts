@@ -37,6 +37,11 @@ export interface HubOptions {
    * seconds. `false`: clients are told nothing.
    */
   readonly shutdownRetry?: readonly [min: Duration.DurationInput, max: Duration.DurationInput] | false | undefined
+  /**
+   * Clients that come back in a second after a shutdown: for more, the range of `shutdownRetry` is made longer. A server
+   * that has just started takes fewer than one that is warm. Default: 1,500.
+   */
+  readonly maxReturnsPerSecond?: number | undefined
   /** Longest namespace in bytes. Default: 2,048. */
   readonly maxNamespaceBytes?: number | undefined
   /** Clients at the same time. Default: no limit but that of the system. */
@@ -102,6 +107,7 @@ export interface HubSettings {
   readonly whenFull: "retry" | "refuse" | "evict-oldest"
   readonly maxTotalPendingBytes: number
   readonly maxLifetimeMillis: number
+  readonly maxReturnsPerSecond: number
   readonly drainMillis: number
   readonly afterReset: "now" | "earliest"
 }
@@ -134,6 +140,7 @@ export const hubSettings = (options: HubOptions = {}): HubSettings => {
       options.maxLifetime === undefined
         ? Infinity
         : atLeast("maxLifetime", 1000, Duration.toMillis(options.maxLifetime)),
+    maxReturnsPerSecond: atLeast("maxReturnsPerSecond", 1, options.maxReturnsPerSecond ?? 1500),
     drainMillis: atLeast("drainWindow", 0, Duration.toMillis(options.drainWindow ?? "1 second")),
     afterReset: options.afterReset ?? "now"
   }
@@ -176,8 +183,8 @@ const time = (name: string, min: number, what: string): Config.Config<Duration.D
 
 /**
  * Reads `SSE_KEEPALIVE`, `SSE_MAX_PENDING_BYTES`, `SSE_MAX_TOTAL_PENDING_BYTES`, `SSE_STALL_TIMEOUT`, `SSE_MAX_CLIENTS`,
- * `SSE_MAX_CLIENTS_PER_ADDRESS`, `SSE_MAX_CLIENTS_PER_NAMESPACE`, `SSE_WHEN_FULL`, `SSE_MAX_LIFETIME`, `SSE_DRAIN` and `SSE_SHUTDOWN_RETRY`.
- * What is not set keeps its default.
+ * `SSE_MAX_CLIENTS_PER_ADDRESS`, `SSE_MAX_CLIENTS_PER_NAMESPACE`, `SSE_WHEN_FULL`, `SSE_MAX_LIFETIME`, `SSE_DRAIN`,
+ * `SSE_SHUTDOWN_RETRY` and `SSE_MAX_RETURNS_PER_SECOND`. What is not set keeps its default.
  *
  * @since 0.1.0
  * @category config
@@ -213,6 +220,9 @@ export const hubFromEnv: Config.Config<HubOptions> = Config.all({
   ),
   maxLifetime: time("SSE_MAX_LIFETIME", 1000, "how long a client may stay"),
   drainWindow: time("SSE_DRAIN", 0, "time over which clients are ended at shutdown"),
+  maxReturnsPerSecond: optional(
+    positive("SSE_MAX_RETURNS_PER_SECOND", "clients that come back in a second after a shutdown")
+  ),
   shutdownRetry: optional(
     Config.string("SSE_SHUTDOWN_RETRY").pipe(
       Config.mapOrFail((text): Either.Either<HubOptions["shutdownRetry"], ConfigError.ConfigError> => {

@@ -47,6 +47,7 @@ Environment:
   SSE_DRAIN                   time over which clients are ended at shutdown (1 second)
   SSE_SHUTDOWN_RETRY          when they come back, counted from its end, or off;
                               begin with what a restart takes (2 seconds to 4 seconds)
+  SSE_MAX_RETURNS_PER_SECOND  longer, so that not more come in a second    (1500)
   SSE_ADMIN                   who sees the admin page: loopback, open or off  (loopback)
   SSE_METRICS                 who sees /metrics: loopback, open or off        (loopback)
   SSE_LOG                     json, pretty, none, or a line of text for each  (text)

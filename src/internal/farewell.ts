@@ -37,13 +37,17 @@ export const make = (
     // effect can run.
     const seed = yield* Random.next
     const spread = (turn: number): number => (seed + turn * 0.6180339887498949) % 1
+    // Those who were there when the shutdown began.
+    let crowd = 0
     const retryMillis = (turn: number): number | undefined => {
       const range = settings.shutdownRetryMillis
       if (range === undefined) return undefined
-      return Math.floor(range[0] + spread(turn) * (range[1] + 1 - range[0]))
+      const width = Math.max(range[1] - range[0], (crowd / settings.maxReturnsPerSecond) * 1000)
+      return Math.floor(range[0] + spread(turn) * (width + 1))
     }
     /** @param more time in ms that is not yet to count for when it comes back */
     const sayGoodbye = (client: Client, reason: Goodbye, now: number, more = 0) => {
+      if (reason === "shutdown") crowd = Math.max(crowd, connected.size)
       const millis = retryMillis(client.id)
       client.sayGoodbye(millis === undefined ? undefined : Math.round(millis + more), reason, now)
     }
