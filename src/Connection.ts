@@ -31,6 +31,8 @@ export type {
  * - `disconnected`: `hub.disconnect` was called
  * - `evicted`: it was the oldest, and another one came (`whenFull: "evict-oldest"`)
  * - `lifetime`: it was connected as long as `maxLifetime` allows
+ * - `expired`: what proved who it is ended, such as a token at its `exp`
+ * - `revoked`: `hub.revoke` was called for who it is
  * - `shutdown`: the hub is closing
  * - `failed`: the connection threw
  *
@@ -53,6 +55,8 @@ export const endReasons = [
   "disconnected",
   "evicted",
   "lifetime",
+  "expired",
+  "revoked",
   "shutdown",
   "failed"
 ] as const

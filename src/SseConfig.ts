@@ -8,9 +8,10 @@ import * as ConfigError from "effect/ConfigError"
 import * as Duration from "effect/Duration"
 import * as Either from "effect/Either"
 import * as Schedule from "effect/Schedule"
-import type { HistoryOptions } from "./EventLog.js"
+import type { HistoryOptions, HistoryRule } from "./EventLog.js"
 import type { Keepalive } from "./Keepalive.js"
 import { defaultMaxBytes } from "./Namespace.js"
+import * as NamespacePattern from "./NamespacePattern.js"
 
 /**
  * Options of the hub.
@@ -39,7 +40,7 @@ export interface HubOptions {
   readonly shutdownRetry?: readonly [min: Duration.DurationInput, max: Duration.DurationInput] | false | undefined
   /**
    * Clients that come back in a second after a shutdown: for more, the range of `shutdownRetry` is made longer. A server
-   * that has just started takes fewer than one that is warm. Default: 1,500.
+   * that has just started takes fewer than one that is warm. Default: 1,000.
    */
   readonly maxReturnsPerSecond?: number | undefined
   /** Longest namespace in bytes. Default: 2,048. */
@@ -140,7 +141,7 @@ export const hubSettings = (options: HubOptions = {}): HubSettings => {
       options.maxLifetime === undefined
         ? Infinity
         : atLeast("maxLifetime", 1000, Duration.toMillis(options.maxLifetime)),
-    maxReturnsPerSecond: atLeast("maxReturnsPerSecond", 1, options.maxReturnsPerSecond ?? 1500),
+    maxReturnsPerSecond: atLeast("maxReturnsPerSecond", 1, options.maxReturnsPerSecond ?? 1000),
     drainMillis: atLeast("drainWindow", 0, Duration.toMillis(options.drainWindow ?? "1 second")),
     afterReset: options.afterReset ?? "now"
   }
@@ -181,10 +182,45 @@ const time = (name: string, min: number, what: string): Config.Config<Duration.D
     optional
   )
 
+const patterns = Config.string("SSE_LATEST").pipe(
+  Config.mapOrFail((text): Either.Either<ReadonlyArray<string>, ConfigError.ConfigError> => {
+    const all = text.split(",").map((pattern) => pattern.trim())
+    const invalid = all.map(NamespacePattern.parse).find(Either.isLeft)
+    return invalid === undefined
+      ? Either.right(all)
+      : Either.left(ConfigError.InvalidData(["SSE_LATEST"], invalid.left.message))
+  }),
+  Config.withDescription("namespaces that keep their latest value"),
+  Config.withDefault<ReadonlyArray<string>>([])
+)
+
+const historyFromEnv: Config.Config<HistoryOptions | undefined> = Config.all({
+  maxEvents: Config.withDefault(
+    Config.integer("SSE_HISTORY_EVENTS").pipe(
+      Config.validate({ message: "must be at least 0", validation: (value) => value >= 0 }),
+      Config.withDescription("events kept for clients that were away")
+    ),
+    0
+  ),
+  maxBytes: optional(positive("SSE_HISTORY_BYTES", "bytes of events kept")),
+  maxAge: time("SSE_HISTORY_AGE", 1, "how long events are kept"),
+  latest: patterns
+}).pipe(
+  Config.map(({ latest, maxEvents, ...bounds }) => {
+    if (maxEvents === 0 && latest.length === 0) return undefined
+    const values = latest.map((namespace): HistoryRule => ({ namespace, keep: "latest" }))
+    return maxEvents === 0
+      ? { ...bounds, rules: [...values, { namespace: "/", keep: "nothing" }] }
+      : { ...bounds, maxEvents, rules: values }
+  })
+)
+
 /**
  * Reads `SSE_KEEPALIVE`, `SSE_MAX_PENDING_BYTES`, `SSE_MAX_TOTAL_PENDING_BYTES`, `SSE_STALL_TIMEOUT`, `SSE_MAX_CLIENTS`,
  * `SSE_MAX_CLIENTS_PER_ADDRESS`, `SSE_MAX_CLIENTS_PER_NAMESPACE`, `SSE_WHEN_FULL`, `SSE_MAX_LIFETIME`, `SSE_DRAIN`,
- * `SSE_SHUTDOWN_RETRY` and `SSE_MAX_RETURNS_PER_SECOND`. What is not set keeps its default.
+ * `SSE_HISTORY_EVENTS` (0 or not set: no history), `SSE_HISTORY_BYTES`, `SSE_HISTORY_AGE`, `SSE_LATEST` (namespaces or patterns
+ * that keep their latest value, with commas between), `SSE_AFTER_RESET`, `SSE_SHUTDOWN_RETRY` and
+ * `SSE_MAX_RETURNS_PER_SECOND`. What is not set keeps its default.
  *
  * @since 0.1.0
  * @category config
@@ -240,5 +276,12 @@ export const hubFromEnv: Config.Config<HubOptions> = Config.all({
       }),
       Config.withDescription("when clients that are ended at shutdown are told to come back, or off")
     )
+  ),
+  history: historyFromEnv,
+  afterReset: optional(
+    Config.literal(
+      "now",
+      "earliest"
+    )("SSE_AFTER_RESET").pipe(Config.withDescription("how clients go on that cannot have all that they missed"))
   )
 })

@@ -8,6 +8,7 @@ import * as Clock from "effect/Clock"
 import * as Config from "effect/Config"
 import type { ConfigError } from "effect/ConfigError"
 import * as Context from "effect/Context"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as Exit from "effect/Exit"
@@ -19,7 +20,7 @@ import type * as Scope from "effect/Scope"
 import * as Sink from "effect/Sink"
 import * as Stream from "effect/Stream"
 import * as EventLog from "./EventLog.js"
-import type { ClientChange, ClientStatus, Connected, ConnectRequest, Presence } from "./HubClient.js"
+import type { ClientChange, ClientStatus, Connected, ConnectRequest, Presence, Principal } from "./HubClient.js"
 import type { Activity, HubStatus, NamespaceStatus } from "./HubStatus.js"
 import * as Activities from "./internal/activity.js"
 import { clientStatus } from "./internal/client.js"
@@ -39,6 +40,7 @@ import {
   type InvalidNamespace,
   type LimitReached,
   type PublishError,
+  type Refused,
   SubscriberTooSlow
 } from "./SseError.js"
 import * as SseEvent from "./SseEvent.js"
@@ -72,9 +74,11 @@ export class SseHub extends Context.Tag("effect-sse/SseHub")<
     ) => Stream.Stream<SseEvent.SseEvent, InvalidNamespace | SubscriberTooSlow | HubClosed>
     /**
      * Registers an open response and writes the first comment; with a history, also the position from which the client goes
-     * on, and behind it what it missed. Fails with `EventLogError` if the log cannot tell what that is.
+     * on, and behind it what it missed. Fails with `EventLogError` if the log cannot tell what that is, and with {@link Refused} if its principal has expired or was revoked.
      */
-    readonly connect: (request: ConnectRequest) => Effect.Effect<Connected, HubClosed | LimitReached | EventLogError>
+    readonly connect: (
+      request: ConnectRequest
+    ) => Effect.Effect<Connected, HubClosed | LimitReached | EventLogError | Refused>
     /** Whether clients can begin elsewhere than now: whether the log keeps events. */
     readonly canResume: boolean
     /** The connected clients, oldest first. */
@@ -90,6 +94,17 @@ export class SseHub extends Context.Tag("effect-sse/SseHub")<
     readonly namespaces: Effect.Effect<ReadonlyArray<NamespaceStatus>>
     /** Ends a client's connection; `false` if there is no such client. */
     readonly disconnect: (id: number) => Effect.Effect<boolean>
+    /**
+     * Ends all streams of the principal with this id, on this hub, and gives their number. What was proved by then (see
+     * `issuedAt` of `Principal`) is refused from now on, for as long as it is remembered: 24 hours, or the `remember` that is
+     * given, which should be as long as your tokens live. The last 100,000 revocations are remembered at most.
+     */
+    readonly revoke: (
+      principalId: string,
+      options?: { readonly remember?: Duration.DurationInput | undefined }
+    ) => Effect.Effect<number>
+    /** Fails if the principal has expired or was revoked. `connect` looks by itself. */
+    readonly checkPrincipal: (principal: Principal) => Effect.Effect<void, Refused>
     /** Clients that come and go, from the moment the effect succeeds. The stream ends when the hub is closed. */
     readonly changes: Effect.Effect<Stream.Stream<ClientChange>, never, Scope.Scope>
     /**
@@ -108,6 +123,12 @@ export class SseHub extends Context.Tag("effect-sse/SseHub")<
     readonly keepaliveMillis: number | undefined
     /** How long anything may wait for one client, in ms. */
     readonly stallMillis: number
+    /**
+     * Waits until all that reached this hub before is handed out: written to the clients' connections, and put before the
+     * streams of {@link subscribe}; until clients that resume have what they missed, unless they do not read; and until clients that have ended are gone from {@link clients}. It waits for no network. For
+     * tests, and before the process does something that holds it up.
+     */
+    readonly flush: Effect.Effect<void>
     /** The longest namespace it takes, in bytes. */
     readonly maxNamespaceBytes: number
     /**
@@ -268,6 +289,8 @@ export const make = (options?: HubOptions): Effect.Effect<SseHub["Type"], never,
       activity: Effect.map(samples, (samples) => ({ samples, recentEnds: clients.recentEnds() })),
       namespaces: Effect.sync(() => namespaceStatus(clients.byNamespace(), use)),
       disconnect: clients.disconnect,
+      revoke: (principalId, options) => clients.revoke(principalId, Duration.toMillis(options?.remember ?? "24 hours")),
+      checkPrincipal: clients.checkPrincipal,
       changes: clients.changes,
       presence: (path) =>
         Stream.unwrap(Effect.map(Namespace.parse(path, { maxBytes: settings.maxNamespaceBytes }), clients.presence)),
@@ -276,6 +299,7 @@ export const make = (options?: HubOptions): Effect.Effect<SseHub["Type"], never,
       comeBackIn: clients.comeBackIn,
       whenFull: settings.whenFull,
       stallMillis: settings.stallMillis,
+      flush: dispatcher.flush.pipe(Effect.zipRight(clients.replayed), Effect.zipRight(clients.forgotten)),
       maxNamespaceBytes: settings.maxNamespaceBytes,
       shutdown,
       awaitShutdown: closed.await

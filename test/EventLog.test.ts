@@ -112,7 +112,7 @@ describe("EventLog.layerMemory", () => {
   it.scoped("reads in pages that end at the same places for all", () =>
     Effect.gen(function* () {
       const log = yield* make(true)
-      yield* log.append(Array.from({ length: 1300 }, (_, i) => entry("/a", String(i + 1))))
+      yield* log.append(Array.from({ length: 9000 }, (_, i) => entry("/a", String(i + 1))))
       const cursors: Array<string> = []
       const sizes: Array<number> = []
       let from = log.here().replace(/-.*/, "-" + (100).toString(36))
@@ -124,10 +124,10 @@ describe("EventLog.layerMemory", () => {
         sizes.push(page.entries.length)
         if (page.done) break
       }
-      assert.deepStrictEqual(cursors, [(512).toString(36), (1024).toString(36), (1300).toString(36)])
-      assert.deepStrictEqual(sizes, [412, 512, 276])
+      assert.deepStrictEqual(cursors, [(4096).toString(36), (8192).toString(36), (9000).toString(36)])
+      assert.deepStrictEqual(sizes, [3996, 4096, 808])
       const large = yield* make({ maxBytes: 1e9 })
-      const [first] = yield* large.append(Array.from({ length: 4 }, () => entry("/a", "x".repeat(100_000))))
+      const [first] = yield* large.append(Array.from({ length: 4 }, () => entry("/a", "x".repeat(200_000))))
       const page = yield* large.history!.read({ after: first!, upTo: large.here(), namespaces: root })
       assert.strictEqual(page._tag === "Page" ? page.entries.length : 0, 2, "a page is bounded in bytes too")
     })

@@ -225,7 +225,8 @@ describe("SseHub limits", () => {
       const runtime = yield* Effect.runtime<SseHub.SseHub>()
       const handler = HttpApp.toWebHandlerRuntime(runtime)(
         SseRoutes.router({
-          clientMetadata: ({ headers }) => (headers["x-bad"] === undefined ? Effect.succeed(1) : Effect.die("secret"))
+          subscribe: ({ headers }) =>
+            headers["x-bad"] === undefined ? Effect.succeed({ id: "a" }) : Effect.die("secret")
         })
       )
       const get = (headers: Record<string, string>) =>

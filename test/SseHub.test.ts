@@ -167,6 +167,29 @@ describe("SseHub", () => {
     }).pipe(Effect.provide(SseLayer))
   )
 
+  it.scoped("flushes: what was published is written, and who ended is gone", () =>
+    Effect.gen(function* () {
+      const hub = yield* SseHub.SseHub
+      const [one, two] = yield* Effect.all([connect("/"), connect("/n")])
+      // More than a round takes, and than one turn of the event loop hands out.
+      const batch = Array.from({ length: 20_000 }, (_, i) => ({ namespace: "/n", data: String(i) }))
+      yield* hub.publishAll(batch)
+      assert.notInclude(two.body, "data:19999\n")
+      yield* hub.flush
+      assert.isTrue(one.body.endsWith("data:19999\n\n"))
+      assert.strictEqual(two.body, one.body)
+      one.close()
+      assert.lengthOf(yield* hub.clients, 2)
+      yield* hub.flush
+      assert.deepStrictEqual(
+        (yield* hub.clients).map(({ id }) => id),
+        [two.id]
+      )
+      yield* hub.shutdown
+      yield* hub.flush
+    }).pipe(Effect.provide(SseLayer))
+  )
+
   describe("in-process", () => {
     it.scoped("subscribes to a Stream", () =>
       Effect.gen(function* () {

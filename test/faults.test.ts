@@ -367,8 +367,8 @@ describe("faults", () => {
         assert.strictEqual(error._tag, "Failure")
       }),
     {
-      clientMetadata: ({ headers }) =>
-        headers["x-die"] === undefined ? Effect.succeed({}) : Effect.die(new Error("secret"))
+      subscribe: ({ headers }) =>
+        headers["x-die"] === undefined ? Effect.succeed({ id: "" }) : Effect.die(new Error("secret"))
     }
   )
 

@@ -23,13 +23,17 @@ import type { ClientAddressOptions } from "./ClientAddress.js"
 import * as Refusal from "./Refusal.js"
 import { splitUrl } from "./url.js"
 
-export interface AdminOptions {
-  readonly access: Access.Access
+export interface AdminOptions<R> {
+  readonly access: Access.Access<R>
   readonly proxies: ClientAddressOptions
   readonly node: string
 }
 
-type Handler = Effect.Effect<HttpServerResponse.HttpServerResponse, never, SseHub | HttpServerRequest.HttpServerRequest>
+type Handler<R = never> = Effect.Effect<
+  HttpServerResponse.HttpServerResponse,
+  never,
+  R | SseHub | HttpServerRequest.HttpServerRequest
+>
 
 /** Streams that are open at the same time: each page has two. */
 const maxStreams = 64
@@ -43,11 +47,10 @@ interface Shared {
 }
 
 /** @param path the raw path behind `/admin`, without the query */
-export const make = (options: AdminOptions): ((path: string) => Handler) => {
-  const refusal = Access.make(options.access, "admin", options.proxies)
+export const make = <R>(options: AdminOptions<R>): ((path: string) => Handler<R>) => {
+  const hook = Access.toHook(options.access, "admin", options.proxies)
   const shared: Shared = { node: options.node, streams: 0, last: undefined }
-  return (path) =>
-    Effect.flatMap(refusal, (refused) => (refused === undefined ? route(path, shared) : Effect.succeed(refused)))
+  return (path) => Access.guard(hook, route(path, shared))
 }
 
 const route = (path: string, shared: Shared): Handler =>

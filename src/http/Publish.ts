@@ -5,40 +5,50 @@
  */
 import * as HttpServerRequest from "@effect/platform/HttpServerRequest"
 import * as HttpServerResponse from "@effect/platform/HttpServerResponse"
+import * as Arr from "effect/Array"
 import * as Deferred from "effect/Deferred"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as ParseResult from "effect/ParseResult"
-import * as Redacted from "effect/Redacted"
 import * as Schema from "effect/Schema"
 import * as Stream from "effect/Stream"
+import type { Authorize } from "../Authorize.js"
 import { turn } from "../internal/eventLoop.js"
 import * as Namespace from "../Namespace.js"
 import { SseHub } from "../SseHub.js"
 import type { SseEvent } from "../SseEvent.js"
 import * as SseMetrics from "../SseMetrics.js"
+import * as Access from "./Access.js"
 import type { RateLimit } from "./RateLimit.js"
 import * as Refusal from "./Refusal.js"
 import { splitUrl } from "./url.js"
 
-export interface PublishOptions {
-  readonly token: Redacted.Redacted<string> | undefined
+export interface PublishOptions<R> {
+  readonly authorize: Authorize<R> | undefined
   readonly maxBodyBytes: number
   readonly rateLimit: RateLimit
 }
 
 /** @param path the raw path behind `/publish`, without the query */
-export const handle = (
+export const handle = <R>(
   path: string,
-  options: PublishOptions
-): Effect.Effect<HttpServerResponse.HttpServerResponse, never, SseHub | HttpServerRequest.HttpServerRequest> =>
+  options: PublishOptions<R>
+): Effect.Effect<HttpServerResponse.HttpServerResponse, never, R | SseHub | HttpServerRequest.HttpServerRequest> =>
   Effect.gen(function* () {
     const request = yield* HttpServerRequest.HttpServerRequest
     if (request.method !== "POST") return Refusal.methodNotAllowed("POST")
-    const refused = authorize(request.headers["authorization"], options.token)
-    if (refused !== undefined) return refused
     const hub = yield* SseHub
-    const namespace = yield* Namespace.parse(path === "" ? "/" : path, { maxBytes: hub.maxNamespaceBytes })
+    const parse = (path: string) => Namespace.parse(path, { maxBytes: hub.maxNamespaceBytes })
+    const namespace = yield* parse(path === "" ? "/" : path)
+    const { authorize } = options
+    const authorized = (namespaces: ReadonlyArray<Namespace.Namespace>): Effect.Effect<unknown, Refused, R> =>
+      authorize === undefined || namespaces.length === 0
+        ? Effect.void
+        : Effect.mapError(
+            Access.check(authorize, request, namespaces, hub),
+            (refused) => new Refused(Access.answer(refused))
+          )
+    yield* authorized([namespace])
     const mediaType = mediaTypeOf(request.headers["content-type"])
     const isBatch = mediaType === "application/x-ndjson"
     if (!isBatch && !isPayload(mediaType)) {
@@ -67,6 +77,10 @@ export const handle = (
       return HttpServerResponse.unsafeJson({ position }, { status: 202 })
     }
     const lines = yield* readLines(body, namespace)
+    const others = new Set(lines.map(({ event }) => event.namespace))
+    others.delete(namespace)
+    // What is no namespace is refused by the hub, and the batch with it.
+    yield* authorized(Arr.getRights(Array.from(others, parse)))
     yield* takeTurn(lines.length)
     const positions = yield* hub
       .publishAll(lines.map((line) => line.event))
@@ -83,8 +97,7 @@ export const handle = (
       InvalidEvent: (error) => Effect.succeed(Refusal.invalidEvent(error)),
       HubClosed: (error) => Effect.succeed(Refusal.unavailable(error.message)),
       EventLogError: (error) => Effect.succeed(Refusal.unavailable(error.message))
-    }),
-    Effect.map(counted)
+    })
   )
 
 const reasons: Record<number, keyof typeof SseMetrics.publishRefusalTags> = {
@@ -98,7 +111,8 @@ const reasons: Record<number, keyof typeof SseMetrics.publishRefusalTags> = {
   503: "unavailable"
 }
 
-const counted = (response: HttpServerResponse.HttpServerResponse): HttpServerResponse.HttpServerResponse => {
+/** Counts an answer that refuses. */
+export const counted = (response: HttpServerResponse.HttpServerResponse): HttpServerResponse.HttpServerResponse => {
   const { status } = response
   if (status >= 400) {
     SseMetrics.publishRefusals.unsafeUpdate(1, SseMetrics.publishRefusalTags[reasons[status] ?? "other"])
@@ -106,7 +120,7 @@ const counted = (response: HttpServerResponse.HttpServerResponse): HttpServerRes
   return response
 }
 
-class Refused {
+export class Refused {
   readonly _tag = "Refused"
   constructor(readonly response: HttpServerResponse.HttpServerResponse) {}
 }
@@ -116,34 +130,6 @@ const refusal = (response: HttpServerResponse.HttpServerResponse): Effect.Effect
 
 const badRequest = (message: string, details?: Record<string, number>): Effect.Effect<never, Refused> =>
   refusal(Refusal.refuse(400, "BadRequest", message, details === undefined ? undefined : { details }))
-
-const authorize = (
-  header: string | undefined,
-  token: PublishOptions["token"]
-): HttpServerResponse.HttpServerResponse | undefined => {
-  if (token === undefined) {
-    return Refusal.refuse(403, "PublishDisabled", "publishing over HTTP is off: this server has no publish token")
-  }
-  const given = /^Bearer +(.+)$/i.exec(header ?? "")?.[1]
-  if (given === undefined) {
-    return Refusal.refuse(401, "Unauthorized", "send the publish token as: Authorization: Bearer <token>", {
-      headers: { "www-authenticate": "Bearer" }
-    })
-  }
-  return equalInConstantTime(given, Redacted.value(token))
-    ? undefined
-    : Refusal.refuse(403, "Forbidden", "the publish token is wrong")
-}
-
-/** Takes as long wherever the texts differ, so that the time of an answer tells nothing about the token. */
-const equalInConstantTime = (given: string, expected: string): boolean => {
-  // A header's text has one character for each byte that was sent.
-  const a = Uint8Array.from(given, (char) => char.charCodeAt(0))
-  const b = new TextEncoder().encode(expected)
-  let difference = a.length ^ b.length
-  for (let i = 0; i < a.length; i++) difference |= a[i]! ^ (b[i % b.length] ?? 0)
-  return difference === 0
-}
 
 const mediaTypeOf = (header: string | undefined): string => (header ?? "").split(";")[0]!.trim().toLowerCase()
 
@@ -160,7 +146,7 @@ const isPayload = (mediaType: string): boolean =>
 const lingerTime = "5 seconds"
 const lingerBytes = 16 * 1024 * 1024
 
-const readBody = (
+export const readBody = (
   request: HttpServerRequest.HttpServerRequest,
   maxBytes: number
 ): Effect.Effect<Uint8Array, Refused> => {

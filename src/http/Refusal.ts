@@ -4,7 +4,7 @@
  * @internal
  */
 import * as HttpServerResponse from "@effect/platform/HttpServerResponse"
-import type { InvalidEvent, InvalidNamespace } from "../SseError.js"
+import type { InvalidEvent, InvalidNamespace, Refused } from "../SseError.js"
 
 export const refuse = (
   status: number,
@@ -28,6 +28,13 @@ export const invalidEvent = (
   details?: Record<string, number>
 ): HttpServerResponse.HttpServerResponse =>
   refuse(400, error._tag, error.message, { details: { field: error.field, reason: error.reason, ...details } })
+
+export const refused = ({ challenge = "Bearer", kind, reason }: Refused): HttpServerResponse.HttpServerResponse =>
+  kind === "unauthenticated"
+    ? refuse(401, "Unauthorized", reason, { headers: { "www-authenticate": challenge } })
+    : kind === "forbidden"
+      ? refuse(403, "Forbidden", reason)
+      : unavailable(reason)
 
 export const methodNotAllowed = (allow: string): HttpServerResponse.HttpServerResponse =>
   refuse(405, "MethodNotAllowed", `this address takes ${allow}`, { headers: { allow } })

@@ -173,6 +173,8 @@ export const clientStatus = ({ bytes, events, info, pendingBytes }: Client): Cli
   requestPath: info.requestPath,
   address: info.address,
   userAgent: info.userAgent,
+  principal: info.principal,
+  expiresAt: info.expiresAt,
   metadata: info.metadata,
   connectedAt: info.connectedAt,
   events,

@@ -31,10 +31,10 @@ export class MemoryEntry implements LogEntry {
 export const positionOf = (epoch: string, seq: number): string => epoch + "-" + seq.toString(36)
 
 /** Places of one page: pages end at multiples of it, so that clients that resume together share theirs. */
-const pageSpan = 512
+const pageSpan = 4096
 
 /** Characters of events with which a page ends, if it is longer. */
-const pageLength = 128 * 1024
+const pageLength = 256 * 1024
 
 /** Namespaces for which it is remembered what was dropped last. */
 const maxDropped = 4096
@@ -279,9 +279,13 @@ export class History {
     if (this.firstWhole(namespaces, after) > after) return this.gap("expired", namespaces)
     const end = Math.min(upTo, (Math.floor(after / pageSpan) + 1) * pageSpan)
     const entries: Array<MemoryEntry> = []
+    // They come again and again.
+    const wanted = new Map<Namespace, boolean>()
     for (const shelf of shelves) {
       for (const entry of shelf.between(after, end)) {
-        if (matches(namespaces, entry.namespace)) entries.push(entry)
+        let isWanted = wanted.get(entry.namespace)
+        if (isWanted === undefined) wanted.set(entry.namespace, (isWanted = matches(namespaces, entry.namespace)))
+        if (isWanted) entries.push(entry)
       }
     }
     if (shelves.length > 1) entries.sort((a, b) => a.seq - b.seq)

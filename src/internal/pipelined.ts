@@ -17,8 +17,8 @@ const streams = new WeakSet<Socket>()
 const guarded = new WeakSet<object>()
 
 /** From the first stream of a server on, its requests are looked at; all but those pipelined are passed over. */
-export const guard = (socket: Socket): void => {
-  const server = "server" in socket ? socket.server : undefined
+export const guard = (socket: Socket | undefined): void => {
+  const server = socket !== undefined && "server" in socket ? socket.server : undefined
   if (typeof server !== "object" || server === null || guarded.has(server) || !("prependListener" in server)) return
   guarded.add(server)
   // Before the platform's own listener, which begins the fiber.

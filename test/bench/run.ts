@@ -22,7 +22,7 @@ const { values } = parseArgs({
     json: { type: "boolean", default: false },
     svg: { type: "string" },
     repeat: { type: "string", default: "3" },
-    scenarios: { type: "string", default: "a,b,c,d,e,f,g,h" },
+    scenarios: { type: "string", default: "a,b,c,d,e,f,g,h,o" },
     servers: { type: "string" },
     cold: { type: "boolean", default: false },
     peer: { type: "string", multiple: true, default: [] }
@@ -31,6 +31,7 @@ const { values } = parseArgs({
 
 const ours = nodeServer("effect-sse", "effect-sse")
 const portable = nodeServer("effect-sse portable", "effect-sse", "portable")
+const history = nodeServer("effect-sse history", "effect-sse", "history")
 const write = nodeServer("node res.write", "node-write")
 const joined = nodeServer("node joined socket", "node-joined")
 const has = (program: string) => {
@@ -44,6 +45,7 @@ const has = (program: string) => {
 const all: ReadonlyArray<Server> = [
   ours,
   portable,
+  history,
   write,
   joined,
   nodeServer("better-sse", "better-sse"),
@@ -193,6 +195,25 @@ const stalled = async (server: Server, count: number): Promise<Row> => {
   return { p99: round(result.p99), lost: lost(result), rssMb: megabytes(result.rssAfter) }
 }
 
+/** Clients that come at once and are given the last 1,000 events, beside 1,000 that get 100 events/s. */
+const resumption = async (clients: number): Promise<Row> => {
+  const result = await measure(history, {
+    clients: 1000,
+    resume: { clients, events: 1000 },
+    ...warmup(100),
+    broadcast: { rate: 100, seconds: 8, size: 64 }
+  })
+  return {
+    resumeSeconds: round(result.resumeSeconds),
+    liveP50: round(result.p50),
+    liveP99: round(result.p99),
+    liveMax: round(result.max),
+    cpuSeconds: round(result.cpuSeconds),
+    lost: lost(result),
+    loadCpu: round(result.clientCpu)
+  }
+}
+
 const single = async (server: Server): Promise<Row> => {
   const result = await measure(server, { clients: 1, ...warmup(50), broadcast: { rate: 50, seconds: 4, size: 64 } })
   return { p50: round(result.p50, 3), p99: round(result.p99, 3), lost: lost(result) }
@@ -269,7 +290,15 @@ const full = async () => {
   await scenario("f", "(f) the same, and 10 that do not read", () => each((server) => stalled(server, 10)))
   await scenario(
     "h",
-    "(h) as (a) for 10 s, with the admin page open and the metrics scraped every second",
+    "(h) as (a) for 8 s, with history; 10,000 clients come at once from 1,000 events back",
+    async () => ({
+      "nobody resumes": await times("nobody resumes", () => resumption(0)),
+      "10,000 resume": await times("10,000 resume", () => resumption(10_000))
+    })
+  )
+  await scenario(
+    "o",
+    "(o) as (a) for 10 s, with the admin page open and the metrics scraped every second",
     async () => ({
       "nobody looks": await times("nobody looks", () => operated(false)),
       "page and metrics": await times("page and metrics", () => operated(true))

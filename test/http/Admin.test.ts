@@ -1,8 +1,8 @@
-import { HttpApp, HttpRouter, HttpServer, HttpServerRequest, HttpServerResponse } from "@effect/platform"
+import { HttpApp, HttpRouter, HttpServer, HttpServerResponse } from "@effect/platform"
 import { NodeHttpServer } from "@effect/platform-node"
 import { assert, describe, it } from "@effect/vitest"
 import type { Connection } from "effect-sse"
-import { Namespace, SseHub, SseLayer, SseRoutes } from "effect-sse"
+import { Namespace, SseError, SseHub, SseLayer, SseRoutes } from "effect-sse"
 import { Effect, Layer, Schema, Stream, TestClock } from "effect"
 import { createServer } from "node:http"
 import { connect, request } from "../support/rawClient.js"
@@ -42,7 +42,7 @@ interface Ours {
     readonly publishes: number
   }>
   readonly recent_disconnects: ReadonlyArray<{ readonly reason: string }>
-  readonly connections: ReadonlyArray<{ readonly id: number; readonly metadata?: unknown }>
+  readonly connections: ReadonlyArray<{ readonly id: number; readonly principal?: string; readonly metadata?: unknown }>
 }
 
 /** A client that reads at once. */
@@ -54,14 +54,15 @@ const fake = (): Connection.Connection => ({
   onClose: () => {}
 })
 
-const join = (path: string, about: { readonly address?: string; readonly metadata?: unknown } = {}) =>
+const join = (path: string, { address, metadata }: { readonly address?: string; readonly metadata?: unknown } = {}) =>
   Effect.flatMap(SseHub.SseHub, (hub) =>
     hub.connect({
       namespaces: [Namespace.make(path)],
       connection: fake(),
       requestPath: `/subscribe${path}`,
       userAgent: "test",
-      ...about
+      address,
+      ...(metadata === undefined ? {} : { principal: { id: "one", metadata } })
     })
   )
 
@@ -150,8 +151,11 @@ describe("Admin", () => {
           ]
         )
         assert.deepStrictEqual(
-          status.connections.map(({ metadata }) => metadata),
-          [{ user: "Ann", level: 3 }, "(not JSON)"]
+          status.connections.map(({ metadata, principal }) => [principal, metadata]),
+          [
+            ["one", { user: "Ann", level: 3 }],
+            ["one", "(not JSON)"]
+          ]
         )
         const below = yield* ours(yield* get("/admin/status.json?namespace=/c"))
         assert.deepStrictEqual([below.namespaces.length, below.connections.length], [1, 0])
@@ -312,11 +316,12 @@ describe("Admin", () => {
       }).pipe(
         Effect.provide(
           serverLayer({
-            admin: Effect.map(HttpServerRequest.HttpServerRequest, ({ headers }) =>
+            admin: ({ headers }) =>
               headers["cookie"] === undefined
-                ? HttpServerResponse.empty({ status: 401, headers: { "www-authenticate": "Basic" } })
+                ? Effect.fail(HttpServerResponse.empty({ status: 401, headers: { "www-authenticate": "Basic" } }))
                 : headers["cookie"] === "operator=yes"
-            )
+                  ? Effect.succeed({ id: "operator" })
+                  : new SseError.Refused({ kind: "forbidden", reason: "not an operator" })
           })
         )
       )
@@ -485,7 +490,11 @@ describe("Admin", () => {
         }
       )
     }).pipe(
-      Effect.provide(serverLayer({ clientMetadata: ({ headers }) => Effect.succeed({ user: headers["cookie"] }) }))
+      Effect.provide(
+        serverLayer({
+          subscribe: ({ headers }) => Effect.succeed({ id: "ann", metadata: { user: headers["cookie"] } })
+        })
+      )
     )
   )
 

@@ -189,7 +189,7 @@ describe("NodeConnection", () => {
 
   for (const [when, hook] of [
     ["at once", undefined],
-    ["after a while", () => Effect.delay(Effect.void, "50 millis")]
+    ["after a while", () => Effect.delay(Effect.succeed({ id: "a" }), "50 millis")]
   ] as const) {
     it.scopedLive(`the same for routes of an app, behind a stream that begins ${when}`, () =>
       Effect.gen(function* () {
@@ -197,7 +197,7 @@ describe("NodeConnection", () => {
           HttpRouter.get("/ended", HttpServerResponse.text("x".repeat(1000))),
           HttpRouter.get("/endless", HttpServerResponse.stream(Stream.never)),
           HttpRouter.get("/never", Effect.never),
-          HttpRouter.concat(SseRoutes.router(hook === undefined ? {} : { clientMetadata: hook }))
+          HttpRouter.concat(SseRoutes.router(hook === undefined ? {} : { subscribe: hook }))
         )
         yield* HttpServer.serveEffect(Effect.orDie(yield* HttpRouter.toHttpApp(app)))
         const listening = yield* port

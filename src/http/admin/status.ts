@@ -21,7 +21,7 @@ export interface Query {
   readonly after: number
   /** Only those that listen to it or below it, and only the namespaces from it down. */
   readonly namespace: Namespace.Namespace
-  /** Only those whose address, user agent, path or metadata has this text, in any case. */
+  /** Only those whose address, user agent, path, principal or metadata has this text, in any case. */
   readonly filter: string
   readonly sort: Sort
 }
@@ -145,6 +145,7 @@ const select = (clients: ReadonlyArray<ClientStatus>, query: Query): Effect.Effe
           client.address,
           client.userAgent,
           client.requestPath,
+          client.principal ?? "",
           client.metadata === undefined ? "" : json(client.metadata)
         ].some((value) => value.toLowerCase().includes(text)))
     const found: Array<ClientStatus> = []
@@ -169,6 +170,7 @@ const connection = (client: ClientStatus) => ({
   id: client.id,
   bytes_sent: client.bytes,
   pending_bytes: client.pendingBytes,
+  ...(client.principal === undefined ? {} : { principal: client.principal }),
   ...(client.metadata === undefined ? {} : { metadata: JSON.parse(json(client.metadata)) as unknown })
 })
 
