@@ -112,7 +112,9 @@ describe("faults", () => {
     })
   )
 
-  during("clients that do not read, or vanished, while the system holds all that waits for them", ({ hub, port }) =>
+  // What it takes is Linux' own.
+  const onLinux = process.platform === "linux" ? during : () => {}
+  onLinux("clients that do not read, or vanished, while the system holds all that waits for them", ({ hub, port }) =>
     Effect.gen(function* () {
       yield* all(20, connect(port, "/subscribe/bulk", { paused: true }))
       yield* eventually(Effect.map(hub.clients, (clients) => clients.length === healthy + 20))

@@ -4,7 +4,11 @@ import { assert, describe, it } from "@effect/vitest"
 import { SseHub, SseRoutes } from "effect-sse"
 import * as KernelQueue from "effect-sse/node/KernelQueue"
 import { Effect, Layer } from "effect"
+import { readFileSync } from "node:fs"
 import { createServer } from "node:http"
+import type * as Net from "node:net"
+import { endianness } from "node:os"
+import * as ProcNetTcp from "../../src/internal/procNetTcp.js"
 import { connect } from "../support/rawClient.js"
 import { eventually, port, serverLayer } from "../support/server.js"
 
@@ -29,7 +33,18 @@ const own = () => {
   )
 }
 
-describe("KernelQueue", () => {
+/** Bytes that the system still keeps for a client. */
+const kept = (listening: number, client: Net.Socket) => {
+  let bytes = 0
+  const table = readFileSync("/proc/self/net/tcp")
+  ProcNetTcp.parse(table, 8, endianness() === "LE", (socket) => {
+    if (socket.localPort === listening && socket.remotePort === client.localPort) bytes += socket.bytes
+  })
+  return bytes
+}
+
+// Only there is the table that it reads.
+describe.runIf(process.platform === "linux")("KernelQueue", () => {
   for (const [name, layer] of [
     ["on IPv4", () => serverLayer({}, options)],
     ["on IPv6", () => serverLayer({ host: "::1" }, options)],
@@ -69,6 +84,24 @@ describe("KernelQueue", () => {
       }).pipe(Effect.provide(layer()))
     )
   }
+
+  it.scopedLive("the system keeps nothing for who is ended", () =>
+    Effect.gen(function* () {
+      const hub = yield* SseHub.SseHub
+      const listening = yield* port
+      const hidden = yield* connect(listening, "/subscribe/hidden", { paused: true })
+      const seen = yield* connect(listening, "/subscribe/seen", { paused: true })
+      yield* count(2)
+      for (let i = 0; i < 3; i++) yield* hub.publish({ ...fits, namespace: "/hidden" })
+      yield* hub.publish({ namespace: "/seen", data: "x".repeat(32 * 1024 * 1024) })
+      yield* eventually(
+        Effect.sync(() => kept(listening, hidden.socket) > 100_000 && kept(listening, seen.socket) > 100_000)
+      )
+      yield* count(0)
+      assert.strictEqual((yield* hub.status).ended.stalled, 2)
+      assert.deepStrictEqual([kept(listening, hidden.socket), kept(listening, seen.socket)], [0, 0])
+    }).pipe(Effect.provide(serverLayer({}, options)))
+  )
 
   it.scopedLive("leaves who takes a little now and then, though it never has all", () =>
     Effect.gen(function* () {
