@@ -48,7 +48,7 @@ describe("Cors", () => {
         assert.deepStrictEqual([ticket.status, headersOf(ticket)], [201, any])
       }
       for (const [path, method, allow] of [
-        ["/subscribe/pets", "GET", "GET, HEAD, OPTIONS"],
+        ["/subscribe/pets", "GET", "GET, HEAD, POST, OPTIONS"],
         ["/tickets", "POST", "POST, OPTIONS"]
       ] as const) {
         const answer = yield* send("OPTIONS", path, preflight(method, "authorization,cache-control,last-event-id"))
