@@ -219,7 +219,8 @@ const failed = (defect: unknown): Effect.Effect<HttpServerResponse.HttpServerRes
  *
  * | route | answers |
  * |---|---|
- * | `GET /subscribe/<namespace>` | 200 and the stream; `/subscribe/` is everything |
+ * | `GET /subscribe/<namespace>?ns=<namespace>` | 200 and the stream; `/subscribe/` is everything. `ns` as often as wanted; a segment `*` is any one |
+ * | `POST /subscribe` | the same; the body is `{"namespaces":["/pets","/time"]}` |
  * | `HEAD /subscribe/<namespace>` | the same head; nobody is registered |
  * | `POST /tickets?ns=<namespace>` | 201 `{"ticket":"...","expiresIn":30}`, for `?ticket=` of a subscribe, once |
  * | `POST /publish/<namespace>?event=&id=&retry=` | 202 `{"position":"..."}`; the body is the data |
