@@ -19,7 +19,8 @@ import { Refused } from "./SseError.js"
  *
  * It may need services: they show in the type of the router or layer that it is given to. The namespaces are those to
  * subscribe to, or to publish to; the admin page and the metrics show everything, so there it is `/`. What is subscribed to
- * may be patterns such as `/rooms/*`, which are more than any one room: {@link covers} knows of them.
+ * may be patterns such as `/rooms/*`, which are more than any one room: {@link covers} knows of them. A batch that names its
+ * namespaces in the body is asked for twice: with none, for who it is, before the body is read, and then with them.
  *
  * @since 0.1.0
  * @category models

@@ -11,7 +11,7 @@ import * as Schema from "effect/Schema"
 import * as NamespacePattern from "../NamespacePattern.js"
 import { LimitReached } from "../SseError.js"
 import type { SseHub } from "../SseHub.js"
-import { readBody } from "./Publish.js"
+import { readBody } from "./body.js"
 import * as Refusal from "./Refusal.js"
 import { splitUrl } from "./url.js"
 

@@ -14,6 +14,7 @@ import { Refused } from "../SseError.js"
 import { SseHub } from "../SseHub.js"
 import type { Tickets } from "../Tickets.js"
 import * as Access from "./Access.js"
+import { digest } from "./digest.js"
 import * as Namespaces from "./Namespaces.js"
 import * as Refusal from "./Refusal.js"
 import { splitUrl } from "./url.js"
@@ -81,13 +82,6 @@ export const handle = <R>(
       { status: 201, headers: { "cache-control": "no-store" } }
     )
   }).pipe(Effect.catchAll((refused) => Effect.succeed(Access.answer(refused))))
-
-/** SHA-256 in hexadecimal. */
-const digest = (text: string): Effect.Effect<string> =>
-  Effect.map(
-    Effect.promise(() => crypto.subtle.digest("SHA-256", new TextEncoder().encode(text))),
-    (bytes) => Array.from(new Uint8Array(bytes), (byte) => byte.toString(16).padStart(2, "0")).join("")
-  )
 
 const base64url = (bytes: Uint8Array): string =>
   btoa(String.fromCharCode(...bytes))

@@ -10,6 +10,7 @@ import type { Sample } from "../../HubStatus.js"
 import { turn } from "../../internal/eventLoop.js"
 import { version } from "../../internal/version.js"
 import * as NamespacePattern from "../../NamespacePattern.js"
+import type * as Schemas from "../schemas.js"
 import type { SseHub } from "../../SseHub.js"
 
 type Hub = SseHub["Type"]
@@ -41,7 +42,11 @@ const slice = 1000
 const seconds = (millis: number) => Math.floor(millis / 1000)
 
 /** What is said of the hub as a whole. */
-export const summary = (hub: Hub, node: string, below: NamespacePattern.NamespacePattern) =>
+export const summary = (
+  hub: Hub,
+  node: string,
+  below: NamespacePattern.NamespacePattern
+): Effect.Effect<typeof Schemas.Summary.Encoded> =>
   Effect.gen(function* () {
     const now = yield* Clock.currentTimeMillis
     const status = yield* hub.status
@@ -158,7 +163,7 @@ const select = (clients: ReadonlyArray<ClientStatus>, query: Query): Effect.Effe
     return found
   })
 
-const connection = (client: ClientStatus) => ({
+const connection = (client: ClientStatus): typeof Schemas.Connection.Encoded => ({
   // The Go server's.
   request_path: client.requestPath,
   namespace: client.namespaces.join(" "),
