@@ -38,7 +38,10 @@ describe("Cors", () => {
     Effect.gen(function* () {
       const send = yield* routes()
       const cookie = `jwt=${yield* sign(bySecret(), claims(0))}`
-      const any = { "access-control-allow-origin": "*", "access-control-expose-headers": "idempotency-replayed, sse-keepalive, sse-reset" }
+      const any = {
+        "access-control-allow-origin": "*",
+        "access-control-expose-headers": "idempotency-replayed, sse-keepalive, sse-reset"
+      }
       for (const headers of [{ origin: app }, { origin: "null" }, {}] as ReadonlyArray<Record<string, string>>) {
         const open = yield* send("GET", "/subscribe/pets", { ...headers, cookie })
         assert.deepStrictEqual([open.status, headersOf(open)], [200, any])
