@@ -10,10 +10,11 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Random from "effect/Random"
 import type * as Scope from "effect/Scope"
-import { History as Kept, MemoryEntry, positionOf } from "./internal/history.js"
+import { History as Kept } from "./internal/history.js"
+import { MemoryEntry, positionOf } from "./internal/shelf.js"
 import type { Namespace } from "./Namespace.js"
 import type { NamespacePattern } from "./NamespacePattern.js"
-import type { SseEvent } from "./SseEvent.js"
+import { type SseEvent, withoutId } from "./SseEvent.js"
 import type { EventLogError } from "./SseError.js"
 
 /**
@@ -90,7 +91,7 @@ export interface Page {
   readonly entries: ReadonlyArray<LogEntry>
   /** The position up to which this page goes: the next one is read behind it. */
   readonly cursor: string
-  /** Whether it goes up to where it was to go. */
+  /** Whether it goes up to where it was to go; its cursor is then that position. */
   readonly done: boolean
 }
 
@@ -113,12 +114,15 @@ export interface History {
     namespaces: ReadonlyArray<NamespacePattern>
   ) => Effect.Effect<string | Gap, EventLogError>
   /**
-   * Reads on behind `after`, up to and with `upTo`, as much as makes a page. A {@link Gap} if a matching entry between them
-   * is kept no more.
+   * Reads on behind `after`, up to and with `upTo`, as much as makes a page: up to `maxBytes` of texts, and at least one entry.
+   * A {@link Gap} if a matching entry between them is kept no more. If `after` lies beyond `upTo`, which is where the hub is, an
+   * empty page that is `done`, with `after` as its cursor. It answers or fails in bounded time, as {@link History.latest} and
+   * {@link History.locate} do: a client waits for it.
    */
   readonly read: (range: {
     readonly after: string
     readonly upTo: string
+    readonly maxBytes: number
     readonly namespaces: ReadonlyArray<NamespacePattern>
   }) => Effect.Effect<Page | Gap, EventLogError>
   /** The values that hold at a position, of the namespaces that keep their latest one; oldest first. */
@@ -178,7 +182,10 @@ export class EventLog extends Context.Tag("effect-sse/EventLog")<
 export interface HistoryBounds {
   /** Events. Default: 10,000. Of namespaces that keep their latest value: such namespaces. */
   readonly maxEvents?: number | undefined
-  /** Bytes on the wire of all that is kept. In memory an event takes about twice as much, and 200 bytes. Default: 16 MiB. */
+  /**
+   * Bytes on the wire of all that is kept. In memory an event takes about twice as much, and 300 bytes; of namespaces that keep
+   * their latest value, up to twice that. Default: 16 MiB.
+   */
   readonly maxBytes?: number | undefined
   /** How long an event is kept. Default: as long as the other bounds allow. */
   readonly maxAge?: Duration.DurationInput | undefined
@@ -254,7 +261,13 @@ export const makeMemory = (history?: HistoryOptions | boolean): Effect.Effect<Ev
           const placed = entries.map(({ event, namespace, text }): LogEntry => {
             last++
             const isKept = kept?.keeps(namespace) === true
-            const block = isKept && event.id === undefined ? `id:${here()}\n${text}` : text
+            // What is not kept cannot be resumed from: it carries no id, not even its publisher's.
+            const block =
+              kept === undefined || (isKept && event.id !== undefined)
+                ? text
+                : isKept
+                  ? `id:${here()}\n${text}`
+                  : withoutId(text)
             const entry = new MemoryEntry(namespace, event, block, epoch, last, now)
             if (isKept) kept.add(entry)
             return entry
@@ -280,7 +293,8 @@ export const makeMemory = (history?: HistoryOptions | boolean): Effect.Effect<Ev
                   const found = kept.locate(start, namespaces, place(upTo), last, now)
                   return typeof found === "number" ? positionOf(epoch, found) : found
                 }),
-              read: ({ after, namespaces, upTo }) => look((kept) => kept.read(place(after), place(upTo), namespaces)),
+              read: ({ after, maxBytes, namespaces, upTo }) =>
+                look((kept) => kept.read(place(after), place(upTo), namespaces, maxBytes)),
               latest: (upTo, namespaces) => look((kept) => kept.latest(place(upTo), namespaces)),
               hasLatest: kept.hasLatest
             }

@@ -26,7 +26,7 @@ import * as Activities from "./internal/activity.js"
 import { clientStatus } from "./internal/client.js"
 import * as Clients from "./internal/clients.js"
 import * as Dispatcher from "./internal/dispatcher.js"
-import { turn } from "./internal/eventLoop.js"
+import { pause, turn } from "./internal/eventLoop.js"
 import { byteLength } from "./internal/frame.js"
 import { NamespaceUse } from "./internal/namespaces.js"
 import * as Registry from "./internal/registry.js"
@@ -178,7 +178,8 @@ export const make = (options?: HubOptions): Effect.Effect<SseHub["Type"], never,
       isOpen,
       nextId,
       log.history,
-      () => dispatcher.position() ?? beginning
+      () => dispatcher.position() ?? beginning,
+      () => dispatcher.round()
     )
     const dispatcher = yield* Dispatcher.make(registry, use, settings.maxPendingBytes, clients.relieve)
     const beginning = yield* log.tail(dispatcher).pipe(Effect.orDie)
@@ -254,6 +255,9 @@ export const make = (options?: HubOptions): Effect.Effect<SseHub["Type"], never,
       open = false
       return Effect.gen(function* () {
         yield* dispatcher.flush
+        // Also to those who resume, if they read: they cannot have it later. Real time, as for the rest of a shutdown.
+        const deadline = performance.now() + Math.max(settings.drainMillis, 1000)
+        while (!clients.isReplayed() && performance.now() < deadline) yield* pause(5)
         yield* clients.endAll
         for (const stream of streams) stream.unsafeDone(Exit.void)
         yield* closed.open

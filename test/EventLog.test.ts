@@ -23,7 +23,7 @@ const make = (options?: EventLog.HistoryOptions | boolean) =>
       Effect.gen(function* () {
         const entries: Array<EventLog.LogEntry> = []
         for (let from = cursor; ;) {
-          const page = yield* history!.read({ after: from, upTo: last, namespaces })
+          const page = yield* history!.read({ after: from, upTo: last, namespaces, maxBytes: 64 * 1024 })
           if (page._tag === "Gap") return page.reason
           entries.push(...page.entries)
           if (page.done) return dataOf(entries)
@@ -81,7 +81,7 @@ describe("EventLog.layerMemory", () => {
       const log = yield* EventLog.makeMemory({ rules: [{ namespace: "/typing", keep: "nothing" }] })
       const texts: Array<string> = []
       yield* log.tail({ offer: (entries) => texts.push(...entries.map(({ text }) => text)), ready: Effect.void })
-      const [first] = yield* log.append([entry("/a", "1"), entry("/a", "2", "own"), entry("/typing/7", "3")])
+      const [first] = yield* log.append([entry("/a", "1"), entry("/a", "2", "own"), entry("/typing/7", "3", "no")])
       assert.deepStrictEqual(texts, [`id:${first}\ndata:1\n\n`, "id:own\ndata:2\n\n", "data:3\n\n"])
       assert.match(first!, /^[0-9a-z]{6}-1$/)
       assert.strictEqual(yield* log.size, 2)
@@ -117,7 +117,7 @@ describe("EventLog.layerMemory", () => {
       const sizes: Array<number> = []
       let from = log.here().replace(/-.*/, "-" + (100).toString(36))
       for (;;) {
-        const page = yield* log.history!.read({ after: from, upTo: log.here(), namespaces: root })
+        const page = yield* log.history!.read({ after: from, upTo: log.here(), namespaces: root, maxBytes: 1e6 })
         if (page._tag === "Gap") return assert.fail(page.reason)
         from = page.cursor
         cursors.push(from.split("-")[1]!)
@@ -128,7 +128,12 @@ describe("EventLog.layerMemory", () => {
       assert.deepStrictEqual(sizes, [3996, 4096, 808])
       const large = yield* make({ maxBytes: 1e9 })
       const [first] = yield* large.append(Array.from({ length: 4 }, () => entry("/a", "x".repeat(200_000))))
-      const page = yield* large.history!.read({ after: first!, upTo: large.here(), namespaces: root })
+      const page = yield* large.history!.read({
+        after: first!,
+        upTo: large.here(),
+        namespaces: root,
+        maxBytes: 500_000
+      })
       assert.strictEqual(page._tag === "Page" ? page.entries.length : 0, 2, "a page is bounded in bytes too")
     })
   )
@@ -151,14 +156,29 @@ describe("EventLog.layerMemory", () => {
 
   it.scoped("resumes by a publisher's own ids, as long as they are kept", () =>
     Effect.gen(function* () {
-      const log = yield* make({ maxEvents: 2 })
-      yield* log.append([entry("/a", "1", "one"), entry("/a", "2", "two"), entry("/a", "3", "two")])
-      assert.deepStrictEqual(yield* log.since(after("two")), [], "the last one of that id")
-      assert.strictEqual(yield* log.since(after("one")), "unknown")
+      const log = yield* make({ maxEvents: 3, rules: [{ namespace: "/fleeting", keep: "nothing" }] })
+      const say = (namespace: string, data: string, id?: string) => log.append([entry(namespace, data, id)])
+      yield* say("/a", "a1", "1")
+      yield* say("/a", "a2", "2")
+      yield* say("/a", "a3")
+      assert.deepStrictEqual(yield* log.since(after("1")), ["a2", "a3"])
+      // Another publisher counts as well.
+      yield* say("/b", "b1", "1")
+      assert.deepStrictEqual(yield* log.since(after("1"), ["/a"]), ["a2", "a3"], "each in its own namespace")
+      assert.deepStrictEqual(yield* log.since(after("1"), ["/b"]), [])
+      assert.strictEqual(yield* log.since(after("1")), "unknown", "it may be either")
+      assert.deepStrictEqual(yield* log.since(after("2"), ["/b"]), ["b1"], "of what it listened to before")
+      for (let i = 0; i < 3; i++) yield* say("/c", String(i))
+      assert.deepStrictEqual(yield* log.since(after("1"), ["/b"]), [], "it is dropped, and nothing was missed")
+      assert.strictEqual(yield* log.since(after("1"), ["/a"]), "expired")
+      yield* say("/b", "again", "1")
+      assert.strictEqual(yield* log.since(after("1"), ["/b"]), "unknown", "twice in one namespace")
       const [, position] = yield* log.append([entry("/a", "4"), entry("/a", "5")])
-      assert.strictEqual(yield* log.since(after("two")), "unknown")
-      yield* log.append([entry("/a", "6", position), entry("/a", "7")])
-      assert.deepStrictEqual(yield* log.since(after(position!)), ["7"])
+      yield* say("/a", "6", position)
+      yield* say("/a", "7")
+      assert.deepStrictEqual(yield* log.since(after(position!)), ["7"], "one that looks like a position")
+      yield* say("/fleeting", "x", "gone")
+      assert.strictEqual(yield* log.since(after("gone")), "unknown")
     })
   )
 

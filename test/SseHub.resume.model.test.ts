@@ -240,6 +240,7 @@ const check = ({ from = 0, view, wants, ...viewer }: Viewer, published: Readonly
   const told = JSON.stringify(view)
   const seen = new Set<number>()
   let last = from - 1
+  let lastFleeting = -1
   let first = true
   let resets: Array<{ readonly reset: string; readonly requested: string }> = []
   const values = new Map<string, number>()
@@ -253,6 +254,14 @@ const check = ({ from = 0, view, wants, ...viewer }: Viewer, published: Readonly
     if (isState(namespace)) {
       assert.isAtLeast(element, values.get(namespace) ?? -1, `an older value came: ${told}`)
       values.set(namespace, element)
+      seen.add(element)
+      continue
+    }
+    if (isFleeting(namespace)) {
+      // While one catches up, they come behind what is given again, and each once.
+      assert.isFalse(seen.has(element), `${element} came twice: ${told}`)
+      assert.isAbove(element, lastFleeting, `out of order: ${told}`)
+      lastFleeting = element
       seen.add(element)
       continue
     }

@@ -178,3 +178,80 @@ it("a hub refuses rules and bounds that make no sense", () => {
   assert.strictEqual(make({ rules: [{ namespace: "//", keep: "latest" }] }), "Failure")
   assert.strictEqual(make({}), "Success")
 })
+
+describe("what a review found", () => {
+  it.scoped("large latest values come in frames that fit, and are shared", () =>
+    Effect.gen(function* () {
+      const hub = yield* SseHub.SseHub
+      for (let i = 0; i < 100; i++) yield* hub.publish({ namespace: `/v/${i}`, data: "x".repeat(20_000) })
+      yield* SseTest.settled
+      const [slow, fast] = yield* Effect.all([
+        SseTest.connect("/v", { reading: false }),
+        SseTest.connect("/v", { reading: true })
+      ])
+      assert.lengthOf(yield* fast.events, 100)
+      assert.isBelow(yield* slow.pendingBytes, 300_000, "the rest waits until it reads")
+      while ((yield* slow.events).length < 100) yield* slow.read(50_000)
+      assert.isUndefined(yield* slow.ended)
+    }).pipe(
+      Effect.provide(
+        SseTest.layer({ maxPendingBytes: 300_000, history: { rules: [{ namespace: "/v", keep: "latest" }] } })
+      )
+    )
+  )
+
+  it.scoped("one with a small limit gets its past in pages that fit, and what is live on top", () =>
+    Effect.gen(function* () {
+      const positions = yield* publish("/a", 200, 1000)
+      const client = yield* SseTest.connect("/a", { start: after(positions[0]!), reading: false })
+      const hub = yield* SseHub.SseHub
+      for (let i = 0; i < 60; i++) {
+        assert.isAtMost(yield* client.pendingBytes, 64 * 1024)
+        yield* hub.publish({ namespace: "/a", data: "live" })
+        yield* client.read(10_000)
+      }
+      yield* client.startReading
+      while (!(yield* client.text).includes("data:live\n\n")) yield* Effect.yieldNow()
+      assert.isUndefined(yield* client.ended)
+      assert.lengthOf(yield* client.events, 259)
+    }).pipe(Effect.provide(SseTest.layer({ maxPendingBytes: 64 * 1024, history: true })))
+  )
+
+  it.scoped("events that are not kept come to one that catches up, and if they are too many it is ended", () =>
+    Effect.gen(function* () {
+      const positions = yield* publish("/a", 1000, 1000)
+      const [client, other] = yield* Effect.all([
+        SseTest.connect("/", { start: after(positions[0]!), reading: false }),
+        SseTest.connect("/", { start: after(positions[0]!), reading: false })
+      ])
+      yield* publish("/fleeting", 20, 10)
+      yield* publish("/a", 300, 1000)
+      yield* client.startReading
+      while ((yield* client.events).length < 1319) yield* Effect.yieldNow()
+      assert.lengthOf(
+        (yield* client.events).filter(({ data }) => data.length === 10),
+        20
+      )
+      yield* publish("/fleeting", 300, 1000)
+      assert.strictEqual(yield* other.ended, "pending-overflow")
+      assert.isUndefined(yield* client.ended)
+    }).pipe(Effect.provide(SseTest.layer({ history: { rules: [{ namespace: "/fleeting", keep: "nothing" }] } })))
+  )
+
+  it.scoped("a shutdown gives those who resume what they missed", () =>
+    Effect.gen(function* () {
+      const positions = yield* publish("/a", 1000)
+      const clients = yield* Effect.replicateEffect(
+        Effect.suspend(() => SseTest.connect("/a", { start: after(positions[0]!) })),
+        20
+      )
+      const hub = yield* SseHub.SseHub
+      yield* hub.publish({ namespace: "/a", data: "1000" })
+      yield* hub.shutdown
+      for (const client of clients) {
+        assert.deepStrictEqual(yield* numbers(client), upTo(1, 1001))
+        assert.strictEqual(yield* client.ended, "shutdown")
+      }
+    }).pipe(Effect.provide(SseTest.layer({ history: true })))
+  )
+})

@@ -10,7 +10,11 @@ import { join } from "./frame.js"
  */
 export class Batch {
   private joined: Frame | undefined
-  constructor(readonly entries: Array<LogEntry> = []) {}
+  constructor(
+    /** The number of the round. */
+    readonly round: number,
+    readonly entries: Array<LogEntry> = []
+  ) {}
 
   get frame(): Frame {
     return (this.joined ??= join(this.entries.map((entry) => entry.text)))

@@ -41,6 +41,7 @@ export class Client implements Subscriber {
   // While it is given what it missed: what is live, for then.
   private held: Array<LogEntry> | undefined
   private heldLength = 0
+  private heldFrom = 0
   /** Whether more was live than is held. */
   missed = false
 
@@ -63,16 +64,21 @@ export class Client implements Subscriber {
 
   deliver(batch: Batch, now: number): void {
     if (this.ended !== undefined) return
-    if (this.held !== undefined) return this.keep(batch.entries)
+    if (this.held !== undefined) return this.keep(batch)
     this.events += batch.entries.length
     this.totals.deliveries += batch.entries.length
     this.write(batch.frame, now)
   }
 
-  /** From now on what is live is held, from nothing on; see `replay.ts`. */
-  hold(): void {
-    this.held = []
-    this.heldLength = 0
+  /**
+   * From now on what is live is held; see `replay.ts`. What was held is let go, but for events that no log gives again.
+   *
+   * @param round the number of the round under way, whose events the client is given otherwise
+   */
+  hold(round: number): void {
+    this.held = (this.held ?? []).filter(isFleeting)
+    this.heldLength = lengthOf(this.held)
+    this.heldFrom = round
     this.missed = false
   }
 
@@ -80,7 +86,7 @@ export class Client implements Subscriber {
   release(now: number): void {
     const entries = this.held ?? []
     this.held = undefined
-    if (entries.length > 0) this.deliver(new Batch(entries), now)
+    if (entries.length > 0) this.deliver(new Batch(this.heldFrom, entries), now)
   }
 
   /** Gives what is not live, while that is held. */
@@ -91,15 +97,19 @@ export class Client implements Subscriber {
     this.write(frame, now)
   }
 
-  private keep(entries: ReadonlyArray<LogEntry>): void {
-    if (this.missed) return
-    for (const entry of entries) this.heldLength += entry.text.length
-    if (this.heldLength <= this.limits.maxPendingBytes / 4) {
-      this.held!.push(...entries)
-    } else {
-      this.missed = true
-      this.held = []
+  private keep({ entries, round }: Batch): void {
+    for (const entry of entries) {
+      if (isFleeting(entry) || (round > this.heldFrom && !this.missed)) {
+        this.held!.push(entry)
+        this.heldLength += entry.text.length
+      }
     }
+    const limit = this.limits.maxPendingBytes / 4
+    if (this.heldLength <= limit) return
+    this.missed = true
+    this.held = this.held!.filter(isFleeting)
+    this.heldLength = lengthOf(this.held)
+    if (this.heldLength > limit) this.end("pending-overflow")
   }
 
   /** Bytes that wait. A connection that throws is at its end, and must not take others with it. */
@@ -146,6 +156,7 @@ export class Client implements Subscriber {
   end(reason: EndReason): void {
     if (this.ended !== undefined) return
     this.ended = reason
+    this.held = undefined
     this.onEnd(this)
     try {
       this.connection.end(reason)
@@ -181,3 +192,9 @@ export const clientStatus = ({ bytes, events, info, pendingBytes }: Client): Cli
   bytes,
   pendingBytes
 })
+
+/** Whether no log gives it again: only what is kept carries an id. */
+const isFleeting = (entry: LogEntry): boolean => !entry.text.startsWith("id:")
+
+const lengthOf = (entries: ReadonlyArray<LogEntry>): number =>
+  entries.reduce((sum, entry) => sum + entry.text.length, 0)

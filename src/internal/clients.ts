@@ -53,6 +53,8 @@ export interface Clients {
   readonly endAll: Effect.Effect<void>
   /** Waits until those who resume are live, or do not read. */
   readonly replayed: Effect.Effect<void>
+  /** Whether they are. */
+  readonly isReplayed: () => boolean
   readonly totals: Totals
   readonly ended: Record<EndReason, number>
   /** How many clients named each namespace. */
@@ -78,7 +80,8 @@ export const make = (
   isOpen: IsOpen,
   nextId: () => number,
   history: History | undefined,
-  position: () => string
+  position: () => string,
+  round: () => number
 ): Effect.Effect<Clients, never, Scope.Scope> =>
   Effect.gen(function* () {
     const clock = yield* Effect.clock
@@ -100,7 +103,9 @@ export const make = (
     const replay =
       history === undefined
         ? undefined
-        : yield* Replay.make(history, settings, position, (client, now) => farewell.sayGoodbye(client, "failed", now))
+        : yield* Replay.make(history, settings, position, round, (client, now) =>
+            farewell.sayGoodbye(client, "failed", now)
+          )
 
     // Ends come from sockets and from within rounds, where no effect can run; one fiber takes them from a queue. A crowd
     // that leaves together costs one update of the registry.
@@ -223,6 +228,7 @@ export const make = (
         watchers.close()
       }),
       replayed: replay?.idle ?? Effect.void,
+      isReplayed: () => replay?.isIdle() ?? true,
       totals,
       ended,
       byNamespace: () => admission.byNamespace,

@@ -46,6 +46,8 @@ export interface Dispatcher extends Tail {
   readonly isFull: () => boolean
   /** The position behind which those who are registered now get everything; `undefined` before the first round. */
   readonly position: () => string | undefined
+  /** The number of the round that ends at that position; it may still be under way. */
+  readonly round: () => number
   /** Waits until everything offered before has been handed out. */
   readonly flush: Effect.Effect<void>
 }
@@ -64,6 +66,7 @@ export const make = (
     const room = yield* Effect.makeLatch(true)
     const roundLength = Math.min(maxRoundLength, maxPendingBytes / 2)
     let reached: LogEntry | undefined
+    let rounds = 0
     let offered = 0
     let dispatched = 0
     let flushes: Array<{ readonly at: number; readonly resume: () => void }> = []
@@ -73,6 +76,7 @@ export const make = (
         const current = yield* Ref.get(registry)
         // In the same step: whoever is registered from here on gets what comes behind.
         reached = entries[entries.length - 1]
+        const number = ++rounds
         const now = yield* Clock.currentTimeMillis
         const batches = new Map<Registry.Subscription, Batch>()
         // Events of one namespace often come in a row: for those the tree is walked once.
@@ -86,7 +90,7 @@ export const make = (
             matching = []
             Registry.forEachMatch(current, namespace, (subscription) => {
               let batch = batches.get(subscription)
-              if (batch === undefined) batches.set(subscription, (batch = new Batch()))
+              if (batch === undefined) batches.set(subscription, (batch = new Batch(number)))
               matching.push(batch)
             })
           }
@@ -155,6 +159,7 @@ export const make = (
     return {
       isFull,
       position: () => reached?.position,
+      round: () => rounds,
       offer: (entries) => {
         offered += entries.length
         if (isFull()) room.unsafeClose()

@@ -11,7 +11,7 @@
 import * as Effect from "effect/Effect"
 import * as Queue from "effect/Queue"
 import type * as Scope from "effect/Scope"
-import type { Gap, History, LogEntry, Start } from "../EventLog.js"
+import type { Gap, History, Start } from "../EventLog.js"
 import type { HubSettings } from "../SseConfig.js"
 import type { EventLogError } from "../SseError.js"
 import * as SseEvent from "../SseEvent.js"
@@ -44,6 +44,7 @@ export interface Replay {
   readonly begin: (client: Client, plan: Plan) => string
   /** Waits until those who resume are live, or do not read. */
   readonly idle: Effect.Effect<void>
+  readonly isIdle: () => boolean
 }
 
 /** Real time in ms for which replays hold the event loop before they give it back. */
@@ -51,9 +52,6 @@ const holdMillis = 4
 
 /** Replays that read the log at the same time. */
 const readers = 8
-
-/** Values sent in one frame. */
-const valuesAtOnce = 256
 
 /** Real time in ms between two looks at clients that have to read first. */
 const parkMillis = 20
@@ -67,14 +65,18 @@ interface Resuming {
   upTo: string
   /** What it was told last of where it is. */
   told: string | undefined
-  values: "wanted" | ReadonlyArray<LogEntry> | undefined
+  values: "wanted" | ReadonlyArray<Pages.Values> | undefined
 }
 
-/** @param position where the dispatcher is: everything behind it is handed to those who are registered now */
+/**
+ * @param position where the dispatcher is: everything behind it is handed to those who are registered now
+ * @param round the number of the round that ends there, and may be under way
+ */
 export const make = (
   history: History,
   settings: HubSettings,
   position: () => string,
+  round: () => number,
   sayGoodbye: (client: Client, now: number) => void
 ): Effect.Effect<Replay, never, Scope.Scope> =>
   Effect.gen(function* () {
@@ -83,8 +85,9 @@ export const make = (
     const parked = new Set<Resuming>()
     const someParked = yield* Effect.makeLatch(false)
     const idle = yield* Effect.makeLatch(true)
-    const pages = yield* Pages.make(history)
-    const maxWaiting = Math.min(settings.maxPendingBytes / 2, 256 * 1024)
+    // With a page on top, and what is held, it stays below what may wait.
+    const maxWaiting = Math.min(settings.maxPendingBytes / 4, 256 * 1024)
+    const pages = yield* Pages.make(history, maxWaiting)
     // Those who resume and are not parked.
     let busy = 0
 
@@ -126,7 +129,7 @@ export const make = (
       const head = reset === undefined ? "" : SseEvent.reset(reset)
       const start = after ?? here
       if (start === here && !withLatest) return head + SseEvent.cursor(here)
-      client.hold()
+      client.hold(round())
       enqueue({
         client,
         after: start,
@@ -176,23 +179,20 @@ export const make = (
           return false
         }
         if (one.values !== undefined) {
-          const values = one.values === "wanted" ? yield* history.latest(one.after, client.namespaces) : one.values
-          const some = values.slice(0, valuesAtOnce)
-          const rest = values.length > valuesAtOnce
-          const blocks = some.map(({ text }) => SseEvent.withoutId(text))
-          if (!rest) blocks.push(SseEvent.cursor(one.after))
-          client.replay(join(blocks), some.length, clock.unsafeCurrentTimeMillis())
-          one.values = rest ? values.slice(valuesAtOnce) : undefined
-          if (!rest) one.told = one.after
+          const values = one.values === "wanted" ? yield* pages.latest(one.after, client.namespaces) : one.values
+          const [first, ...rest] = values
+          client.replay(first!.frame, first!.events, clock.unsafeCurrentTimeMillis())
+          one.values = rest.length > 0 ? rest : undefined
+          if (rest.length === 0) one.told = one.after
           return true
         }
-        const page = yield* pages.read({ after: one.after, upTo: one.upTo, namespaces: client.namespaces })
+        const page = yield* pages.read(one.after, one.upTo, client.namespaces)
         const now = clock.unsafeCurrentTimeMillis()
         if ("_tag" in page) {
           // It read so slowly that what it was to get is kept no more.
           const after = yield* restart(client.namespaces)
           client.replay(join([SseEvent.reset(toldOf(page, one.after))]), 0, now)
-          client.hold()
+          client.hold(round())
           one.upTo = position()
           one.after = after ?? one.upTo
           if (history.hasLatest) one.values = "wanted"
@@ -209,10 +209,15 @@ export const make = (
         if (one.after !== one.upTo || client.missed) {
           // Ahead of the dispatcher, which has to catch up; or too much was live to be held.
           const isAhead = one.after !== one.upTo
-          client.hold()
+          client.hold(round())
           one.upTo = position()
           if (isAhead) park(one)
           return !isAhead
+        }
+        // What was held comes on top of that.
+        if (client.pendingBytes > maxWaiting) {
+          park(one)
+          return false
         }
         if (one.told !== one.upTo) client.replay(join([SseEvent.cursor(one.upTo)]), 0, now)
         client.release(now)
@@ -240,14 +245,16 @@ export const make = (
     yield* someParked.await.pipe(
       Effect.zipRight(pause(parkMillis)),
       Effect.map(() => {
-        someParked.unsafeClose()
-        const looked = Array.from(parked)
-        parked.clear()
-        for (const one of looked) enqueue(one)
+        for (const one of parked) {
+          if (one.client.ended === undefined && one.client.pendingBytes > maxWaiting) continue
+          parked.delete(one)
+          enqueue(one)
+        }
+        if (parked.size === 0) someParked.unsafeClose()
       }),
       Effect.forever,
       Effect.forkScoped
     )
 
-    return { plan, begin, idle: idle.await }
+    return { plan, begin, idle: idle.await, isIdle: () => busy === 0 }
   })
