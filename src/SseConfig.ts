@@ -32,10 +32,17 @@ export interface HubOptions {
   /** Events that may wait for one in-process subscriber; with more its stream fails. Default: 16,384. */
   readonly maxPendingEvents?: number | undefined
   /**
-   * On shutdown each client is told, in a last `retry:`, to come back after a time drawn from this range, so that not all
-   * come back at once. Default: 1 to 5 seconds. `false`: clients are told nothing.
+   * On shutdown each client is told, in a last `retry:`, to come back after a time of its own from this range, so that they
+   * come back evenly spread over it. It counts from the end of `drainWindow`. The shorter time should be what a restart
+   * takes: a client that comes too early comes again after the same time once more. At least 100 ms; default: 2 to 4
+   * seconds. `false`: clients are told nothing.
    */
   readonly shutdownRetry?: readonly [min: Duration.DurationInput, max: Duration.DurationInput] | false | undefined
+  /**
+   * Clients that come back in a second after a shutdown: for more, the range of `shutdownRetry` is made longer. A server
+   * that has just started takes fewer than one that is warm. Default: 1,000.
+   */
+  readonly maxReturnsPerSecond?: number | undefined
   /** Longest namespace in bytes. Default: 2,048. */
   readonly maxNamespaceBytes?: number | undefined
   /** Clients at the same time. Default: no limit but that of the system. */
@@ -101,6 +108,7 @@ export interface HubSettings {
   readonly whenFull: "retry" | "refuse" | "evict-oldest"
   readonly maxTotalPendingBytes: number
   readonly maxLifetimeMillis: number
+  readonly maxReturnsPerSecond: number
   readonly drainMillis: number
   readonly afterReset: "now" | "earliest"
 }
@@ -113,7 +121,7 @@ export interface HubSettings {
  * @category conversions
  */
 export const hubSettings = (options: HubOptions = {}): HubSettings => {
-  const retry = options.shutdownRetry ?? (["1 second", "5 seconds"] as const)
+  const retry = options.shutdownRetry ?? (["2 seconds", "4 seconds"] as const)
   const maxPendingBytes = atLeast("maxPendingBytes", 1, options.maxPendingBytes ?? 1024 * 1024)
   const settings: HubSettings = {
     keepalive: options.keepalive ?? "15 seconds",
@@ -133,15 +141,17 @@ export const hubSettings = (options: HubOptions = {}): HubSettings => {
       options.maxLifetime === undefined
         ? Infinity
         : atLeast("maxLifetime", 1000, Duration.toMillis(options.maxLifetime)),
+    maxReturnsPerSecond: atLeast("maxReturnsPerSecond", 1, options.maxReturnsPerSecond ?? 1000),
     drainMillis: atLeast("drainWindow", 0, Duration.toMillis(options.drainWindow ?? "1 second")),
     afterReset: options.afterReset ?? "now"
   }
   if (settings.keepalive !== false && !Schedule.isSchedule(settings.keepalive)) {
     atLeast("keepalive", 100, Duration.toMillis(settings.keepalive))
   }
+  if (settings.drainMillis >= 2 ** 30) throw new Error("drainWindow must be shorter than 12 days")
   const range = settings.shutdownRetryMillis
-  if (range !== undefined && !(range[0] >= 0 && range[0] <= range[1] && range[1] < 2 ** 31)) {
-    throw new Error("shutdownRetry must be a range of times, the shorter one first")
+  if (range !== undefined && !(range[0] >= 100 && range[0] <= range[1] && range[1] < 2 ** 30)) {
+    throw new Error("shutdownRetry must be a range of times of at least 100 ms, the shorter one first")
   }
   return settings
 }
@@ -209,7 +219,8 @@ const historyFromEnv: Config.Config<HistoryOptions | undefined> = Config.all({
  * Reads `SSE_KEEPALIVE`, `SSE_MAX_PENDING_BYTES`, `SSE_MAX_TOTAL_PENDING_BYTES`, `SSE_STALL_TIMEOUT`, `SSE_MAX_CLIENTS`,
  * `SSE_MAX_CLIENTS_PER_ADDRESS`, `SSE_MAX_CLIENTS_PER_NAMESPACE`, `SSE_WHEN_FULL`, `SSE_MAX_LIFETIME`, `SSE_DRAIN`,
  * `SSE_HISTORY_EVENTS` (0 or not set: no history), `SSE_HISTORY_BYTES`, `SSE_HISTORY_AGE`, `SSE_LATEST` (namespaces or patterns
- * that keep their latest value, with commas between) and `SSE_AFTER_RESET`. What is not set keeps its default.
+ * that keep their latest value, with commas between), `SSE_AFTER_RESET`, `SSE_SHUTDOWN_RETRY` and
+ * `SSE_MAX_RETURNS_PER_SECOND`. What is not set keeps its default.
  *
  * @since 0.1.0
  * @category config
@@ -245,6 +256,27 @@ export const hubFromEnv: Config.Config<HubOptions> = Config.all({
   ),
   maxLifetime: time("SSE_MAX_LIFETIME", 1000, "how long a client may stay"),
   drainWindow: time("SSE_DRAIN", 0, "time over which clients are ended at shutdown"),
+  maxReturnsPerSecond: optional(
+    positive("SSE_MAX_RETURNS_PER_SECOND", "clients that come back in a second after a shutdown")
+  ),
+  shutdownRetry: optional(
+    Config.string("SSE_SHUTDOWN_RETRY").pipe(
+      Config.mapOrFail((text): Either.Either<HubOptions["shutdownRetry"], ConfigError.ConfigError> => {
+        if (text === "off") return Either.right(false)
+        const times = text.split(" to ").map((part) => Duration.decodeUnknown(part.trim()))
+        const [min, max] = times.map((time) => (time._tag === "Some" ? Duration.toMillis(time.value) : Number.NaN))
+        return times.length === 2 && min! >= 100 && min! <= max! && max! < 2 ** 30
+          ? Either.right([min!, max!])
+          : Either.left(
+              ConfigError.InvalidData(
+                ["SSE_SHUTDOWN_RETRY"],
+                `"${text}" is neither "off" nor times such as "2 seconds to 4 seconds"`
+              )
+            )
+      }),
+      Config.withDescription("when clients that are ended at shutdown are told to come back, or off")
+    )
+  ),
   history: historyFromEnv,
   afterReset: optional(
     Config.literal(

@@ -124,6 +124,8 @@ export class SseHub extends Context.Tag("effect-sse/SseHub")<
     readonly keepalive: Stream.Stream<string>
     /** Time between two keepalives in ms; `undefined` if there are none, or a schedule decides. */
     readonly keepaliveMillis: number | undefined
+    /** How long anything may wait for one client, in ms. */
+    readonly stallMillis: number
     /**
      * Waits until all that reached this hub before is handed out: written to the clients' connections, and put before the
      * streams of {@link subscribe}; until clients that resume have what they missed, unless they do not read; and until clients that have ended are gone from {@link clients}. It waits for no network. For
@@ -302,6 +304,7 @@ export const make = (options?: HubOptions): Effect.Effect<SseHub["Type"], never,
       keepaliveMillis: Keepalive.millis(settings.keepalive),
       comeBackIn: clients.comeBackIn,
       whenFull: settings.whenFull,
+      stallMillis: settings.stallMillis,
       flush: dispatcher.flush.pipe(Effect.zipRight(clients.replayed), Effect.zipRight(clients.forgotten)),
       maxNamespaceBytes: settings.maxNamespaceBytes,
       maxNamespacesPerClient: settings.maxNamespacesPerClient,

@@ -26,7 +26,6 @@ import * as Health from "./http/Health.js"
 import type { IdempotencyOptions } from "./http/Idempotent.js"
 import * as Metrics from "./http/Metrics.js"
 import * as OpenApi from "./http/OpenApi.js"
-import * as Pipelining from "./http/Pipelining.js"
 import * as Publish from "./http/Publish.js"
 import * as RateLimit from "./http/RateLimit.js"
 import * as Refusal from "./http/Refusal.js"
@@ -34,6 +33,8 @@ import * as Subscribe from "./http/Subscribe.js"
 import * as Ticket from "./http/Ticket.js"
 import { splitUrl } from "./http/url.js"
 import * as Idempotency from "./Idempotency.js"
+import * as Pipelined from "./internal/pipelined.js"
+import { responseOf } from "./node/NodeConnection.js"
 import { SseHub } from "./SseHub.js"
 import * as Tickets from "./Tickets.js"
 
@@ -143,10 +144,11 @@ const handlers = <RS, RP, RA, RM>(options: RoutesOptions<RS, RP, RA, RM>) => {
       ),
       route("/publish", (path, request) => {
         const handler = Publish.handle(path, publish)
-        if (cors.listed) return shared(request, "POST, OPTIONS", handler)
+        if (cors.listed) return Effect.map(shared(request, "POST, OPTIONS", handler), Publish.counted)
         // A page elsewhere cannot send a token, but the browser might send what else lets its user in.
         const foreign = isBearer(request) ? undefined : Access.crossSite(request)
-        return foreign === undefined || request.method !== "POST" ? handler : Effect.succeed(foreign)
+        const answer = foreign === undefined || request.method !== "POST" ? handler : Effect.succeed(foreign)
+        return Effect.map(answer, Publish.counted)
       }),
       route("/admin", admin),
       route(
@@ -221,15 +223,14 @@ const exactly =
 
 // The raw URL is used, not the router's parameter, which is decoded: in it "%2F" would look like a slash.
 const at = <R>(prefix: number, handle: Handle<R>): Handler<R> =>
-  Effect.flatMap(
-    HttpServerRequest.HttpServerRequest,
-    (request) =>
-      Pipelining.refuse(request) ??
-      Effect.catchAllDefect(
-        Effect.interruptible(Effect.suspend(() => handle(splitUrl(request.url)[0].slice(prefix), request))),
-        failed
-      )
-  )
+  Effect.flatMap(HttpServerRequest.HttpServerRequest, (request) => {
+    // Before anything is waited for: a further request may be in the same packet.
+    Pipelined.guard(responseOf(request)?.req.socket)
+    return Effect.catchAllDefect(
+      Effect.interruptible(Effect.suspend(() => handle(splitUrl(request.url)[0].slice(prefix), request))),
+      failed
+    )
+  })
 
 /** A defect, as in a hook of the app, ends the one request. It is told to the log, and to the client only that it is. */
 const failed = (defect: unknown): Effect.Effect<HttpServerResponse.HttpServerResponse> =>

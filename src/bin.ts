@@ -52,8 +52,12 @@ Environment:
   SSE_MAX_CLIENTS_PER_ADDRESS, SSE_MAX_CLIENTS_PER_NAMESPACE           (no limit)
   SSE_WHEN_FULL               what one too many gets: retry (a stream that tells when
                               to come back), refuse (503) or evict-oldest  (retry)
+  SSE_MAX_HEADER_BYTES        largest head of a request, URL and headers (16384)
   SSE_MAX_LIFETIME            how long a client may stay               (no limit)
   SSE_DRAIN                   time over which clients are ended at shutdown (1 second)
+  SSE_SHUTDOWN_RETRY          when they come back, counted from its end, or off;
+                              begin with what a restart takes (2 seconds to 4 seconds)
+  SSE_MAX_RETURNS_PER_SECOND  longer, so that not more come in a second    (1000)
   SSE_HISTORY_EVENTS          events kept for clients that were away; they then carry ids  (0)
   SSE_HISTORY_BYTES, SSE_HISTORY_AGE   further bounds of what is kept  (16777216, none)
   SSE_LATEST                  namespaces that keep their latest value: /prices,/rooms/*/topic

@@ -14,6 +14,7 @@ import * as Sink from "effect/Sink"
 import * as Stream from "effect/Stream"
 import { root } from "../Namespace.js"
 import * as NamespacePattern from "../NamespacePattern.js"
+import * as NodeConnection from "../node/NodeConnection.js"
 import { SseHub } from "../SseHub.js"
 import * as SseEvent from "../SseEvent.js"
 import * as Access from "./Access.js"
@@ -232,9 +233,39 @@ const stream = (
       Effect.sync(() => void shared.streams++),
       () => Effect.sync(() => void shared.streams--)
     )
-    const whole = Stream.flatMap(counted, () => Stream.concat(Stream.make(opening), body(hub)))
+    const response = NodeConnection.responseOf(yield* HttpServerRequest.HttpServerRequest)
+    const whole = Stream.flatMap(counted, () =>
+      endStalled(Stream.concat(Stream.make(opening), body(hub)), hub.stallMillis, () => {
+        if (response !== undefined) NodeConnection.destroy(response, true)
+      })
+    )
     return HttpServerResponse.stream(method === "HEAD" ? Stream.empty : whole, {
       contentType: "text/event-stream",
       headers: { ...headers, "cache-control": "no-store, no-transform", "x-accel-buffering": "no" }
     })
   }).pipe(Effect.catchAll(Effect.succeed))
+
+/**
+ * Ends a viewer that takes nothing for too long: the platform asks for more only when the network has taken what it was
+ * given, so from then on it waits. Only the end of the response frees it.
+ */
+const endStalled = <A>(stream: Stream.Stream<A>, stallMillis: number, end: () => void): Stream.Stream<A> =>
+  Stream.unwrapScoped(
+    Effect.gen(function* () {
+      const clock = yield* Effect.clock
+      const pull = yield* Stream.toPull(stream)
+      let givenAt: number | undefined
+      yield* Effect.sleep(stallMillis / 3).pipe(
+        Effect.map(() => {
+          if (givenAt !== undefined && clock.unsafeCurrentTimeMillis() - givenAt >= stallMillis) end()
+        }),
+        Effect.forever,
+        Effect.forkScoped
+      )
+      const next = Effect.suspend(() => {
+        givenAt = undefined
+        return Effect.tap(pull, () => Effect.sync(() => void (givenAt = clock.unsafeCurrentTimeMillis())))
+      })
+      return Stream.repeatEffectChunkOption(next)
+    })
+  )

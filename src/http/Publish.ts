@@ -16,6 +16,7 @@ import { turn } from "../internal/eventLoop.js"
 import * as Namespace from "../Namespace.js"
 import { SseHub } from "../SseHub.js"
 import type { SseEvent } from "../SseEvent.js"
+import * as SseMetrics from "../SseMetrics.js"
 import * as Access from "./Access.js"
 import { readBody, Refused } from "./body.js"
 import * as Idempotent from "./Idempotent.js"
@@ -119,6 +120,26 @@ export const handle = <R>(
       EventLogError: (error) => Effect.succeed(Refusal.unavailable(error.message))
     })
   )
+
+const reasons: Record<number, keyof typeof SseMetrics.publishRefusalTags> = {
+  400: "invalid",
+  401: "unauthorized",
+  403: "forbidden",
+  405: "method",
+  413: "too-large",
+  415: "media-type",
+  429: "too-many",
+  503: "unavailable"
+}
+
+/** Counts an answer that refuses. */
+export const counted = (response: HttpServerResponse.HttpServerResponse): HttpServerResponse.HttpServerResponse => {
+  const { status } = response
+  if (status >= 400) {
+    SseMetrics.publishRefusals.unsafeUpdate(1, SseMetrics.publishRefusalTags[reasons[status] ?? "other"])
+  }
+  return response
+}
 
 const refusal = (response: HttpServerResponse.HttpServerResponse): Effect.Effect<never, Refused> =>
   Effect.fail(new Refused(response))

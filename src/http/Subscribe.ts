@@ -200,6 +200,7 @@ const open = (
     // The fiber that writes the body waits for a client that does not read; only the end of the response frees it.
     onEnd: (abrupt) => {
       if (response !== undefined) NodeConnection.destroy(response, abrupt)
-    }
+    },
+    closeReason: () => (response === undefined ? "client-closed" : NodeConnection.reasonOf(response.req.socket))
   })
 }

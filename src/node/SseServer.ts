@@ -28,15 +28,16 @@ import { hostname } from "node:os"
 import type { JwtOptions } from "../Authorize/Jwt.js"
 import * as ClientAddress from "../http/ClientAddress.js"
 import * as Cors from "../http/Cors.js"
-import * as Pipelining from "../http/Pipelining.js"
 import { refuse } from "../http/Refusal.js"
 import { splitUrl, toRelative } from "../http/url.js"
 import type { ClientChange } from "../HubClient.js"
 import { SseHub } from "../SseHub.js"
 import * as SseRoutes from "../SseRoutes.js"
+import * as KernelQueue from "./KernelQueue.js"
 
 const defaultHost = "127.0.0.1"
 const defaultPort = 8001
+const defaultHeaderBytes = 16 * 1024
 
 /**
  * Options of the server; those of the routes are part of them.
@@ -64,6 +65,11 @@ export interface ServerOptions<
    * third of it for the head. Default: 30 seconds.
    */
   readonly requestTimeout?: Duration.DurationInput | undefined
+  /**
+   * The largest head of a request in bytes: its URL and all its headers. A larger one is answered 431 and its connection
+   * closed. Default: 16 KiB.
+   */
+  readonly maxHeaderBytes?: number | undefined
   /** How long connections may take to close at shutdown before they are cut. Default: 1 second. */
   readonly closeTimeout?: Duration.DurationInput | undefined
 }
@@ -99,6 +105,7 @@ export const layer = <Subscribe = never, Publish = never, Admin = never, Metrics
     Effect.sync(() => {
       const requestTimeout = Duration.toMillis(options.requestTimeout ?? "30 seconds")
       const server = Http.createServer({
+        maxHeaderSize: options.maxHeaderBytes ?? defaultHeaderBytes,
         requestTimeout,
         headersTimeout: requestTimeout / 3,
         connectionsCheckingInterval: Math.min(5000, requestTimeout / 6)
@@ -108,12 +115,9 @@ export const layer = <Subscribe = never, Publish = never, Admin = never, Metrics
         const app = yield* HttpRouter.toHttpApp(SseRoutes.router({ node: hostname(), ...options }))
         const logging = yield* Effect.forkScoped(Stream.runForEach(yield* hub.changes, logChange))
         yield* app.pipe(
-          Effect.catchTag(
-            "RouteNotFound",
-            ({ request }) =>
-              Pipelining.refuse(request) ??
-              // Without the query: what stands there may be a secret, and its reader another one than its writer.
-              Effect.succeed(refuse(404, "NotFound", `nothing is at ${splitUrl(request.url)[0].slice(0, 200)}`))
+          Effect.catchTag("RouteNotFound", ({ request }) =>
+            // Without the query: what stands there may be a secret, and its reader another one than its writer.
+            Effect.succeed(refuse(404, "NotFound", `nothing is at ${splitUrl(request.url)[0].slice(0, 200)}`))
           ),
           withRelativeUrl,
           HttpServer.serveEffect()
@@ -132,7 +136,7 @@ export const layer = <Subscribe = never, Publish = never, Admin = never, Metrics
           })
         )
       })
-      return Layer.scopedDiscard(serving).pipe(
+      return Layer.merge(Layer.scopedDiscard(serving), KernelQueue.layer(server)).pipe(
         HttpMiddleware.withTracerDisabledWhen(isUntraced),
         Layer.provideMerge(
           NodeHttpServer.layer(() => server, {
@@ -208,6 +212,8 @@ export interface ServerConfig extends ClientAddress.ClientAddressOptions {
   readonly host: string
   /** `SSE_PORT`: the port; 0 takes a free one. Default: 8001. */
   readonly port: number
+  /** `SSE_MAX_HEADER_BYTES`: the largest head of a request. Default: 16 KiB. */
+  readonly maxHeaderBytes: number
   /** `SSE_ADMIN`: who may see and use the admin page: `loopback`, `open` or `off`. Default: `loopback`. */
   readonly admin: "loopback" | "open" | "off"
   /** `SSE_METRICS`: who may read the metrics: `loopback`, `open` or `off`. Default: `loopback`. */
@@ -281,7 +287,7 @@ const readOrigins = (text: string): Cors.CorsOptions => {
 
 /**
  * Reads `SSE_HOST`, `SSE_PORT`, `SSE_PUBLISH_TOKEN`, `SSE_JWT_SECRET`, `SSE_JWT_JWKS_URL`, `SSE_JWT_ISSUER`, `SSE_JWT_AUDIENCE`,
- * `SSE_JWT_COOKIE`, `SSE_CORS_ORIGINS`, `SSE_ADMIN`, `SSE_METRICS`, `SSE_TRUSTED_PROXIES` (a number of hops, or addresses and CIDR
+ * `SSE_JWT_COOKIE`, `SSE_CORS_ORIGINS`, `SSE_MAX_HEADER_BYTES`, `SSE_ADMIN`, `SSE_METRICS`, `SSE_TRUSTED_PROXIES` (a number of hops, or addresses and CIDR
  * ranges with commas between) and `SSE_CLIENT_ADDRESS_HEADER`.
  *
  * @since 0.1.0
@@ -296,6 +302,11 @@ export const fromEnv: Config.Config<ServerConfig> = Config.all({
     Config.validate({ message: "must be from 0 to 65535", validation: (port) => port >= 0 && port <= 65_535 }),
     Config.withDefault(defaultPort),
     Config.withDescription("port to listen on, 0 for a free one")
+  ),
+  maxHeaderBytes: Config.integer("SSE_MAX_HEADER_BYTES").pipe(
+    Config.validate({ message: "must be at least 256", validation: (bytes) => bytes >= 256 }),
+    Config.withDefault(defaultHeaderBytes),
+    Config.withDescription("largest head of a request in bytes")
   ),
   admin: access("SSE_ADMIN", "who may see the admin page"),
   metrics: access("SSE_METRICS", "who may read the metrics"),

@@ -1,8 +1,10 @@
-import { HttpApp, HttpServerResponse } from "@effect/platform"
+import { HttpApp, HttpRouter, HttpServer, HttpServerResponse } from "@effect/platform"
+import { NodeHttpServer } from "@effect/platform-node"
 import { assert, describe, it } from "@effect/vitest"
 import type { Connection } from "effect-sse"
 import { Namespace, SseError, SseHub, SseLayer, SseRoutes } from "effect-sse"
-import { Effect, Schema, Stream, TestClock } from "effect"
+import { Effect, Layer, Schema, Stream, TestClock } from "effect"
+import { createServer } from "node:http"
 import { connect, request } from "../support/rawClient.js"
 import { eventually, port, serverLayer } from "../support/server.js"
 import { version } from "../../src/internal/version.js"
@@ -401,6 +403,41 @@ describe("Admin", () => {
         const answered = Effect.flatMap(open(), (client) => Effect.map(client.head, (head) => head.includes(" 200 ")))
         yield* eventually(Effect.scoped(answered))
       }).pipe(Effect.provide(serverLayer()))
+    )
+
+    it.scopedLive("ends who takes nothing for the stall timeout, and nobody else", () =>
+      Effect.gen(function* () {
+        yield* HttpServer.serveEffect(Effect.orDie(yield* HttpRouter.toHttpApp(SseRoutes.router())))
+        const listening = yield* port
+        const open = (path: string) =>
+          Effect.tap(connect(listening, path), (client) => client.until((body) => body !== ""))
+        const watching = yield* open("/admin/watch/a")
+        const stuck = yield* Effect.forEach(["/admin/watch/a?stuck", "/admin/events?stuck"], open)
+        const start = performance.now()
+        yield* Effect.forEach(stuck, (client) => client.ended, { concurrency: "unbounded" })
+        assert.isAtLeast(performance.now() - start, 300 - 50)
+        const hub = yield* SseHub.SseHub
+        yield* hub.publish({ namespace: "/a", data: "still here" })
+        yield* watching.until((body) => body.includes("still here"))
+      }).pipe(
+        Effect.scoped,
+        Effect.provide(
+          Layer.provideMerge(
+            NodeHttpServer.layer(
+              () =>
+                // What a full network looks like to who writes.
+                createServer().on("request", ({ url }, response) => {
+                  const { write } = response
+                  if (url?.endsWith("?stuck") === true) {
+                    response.write = (...args: ReadonlyArray<unknown>) => Reflect.apply(write, response, args) && false
+                  }
+                }),
+              { port: 0 }
+            ),
+            SseHub.layer({ stallTimeout: "300 millis" })
+          )
+        )
+      )
     )
 
     it.scopedLive("watches a namespace and what is below, a bounded number at a time", () =>
