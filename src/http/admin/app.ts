@@ -411,10 +411,12 @@ export const app = (): void => {
 
   const watchAgain = () => {
     watching?.close()
-    // In the API's own terms: a path whose segments are percent-encoded.
+    // In the API's own terms: a path whose segments are percent-encoded. A star is a wildcard, and "%2A" a star, in both.
     const path = watched
       .split("/")
-      .map((segment) => encodeURIComponent(segment.replace(/%2F/g, "/").replace(/%25/g, "%")))
+      .map((segment) =>
+        segment === "%2A" ? segment : encodeURIComponent(segment.replace(/%2F/g, "/").replace(/%25/g, "%"))
+      )
       .join("/")
     const source = (watching = new EventSource(`watch${path}`))
     watchState(`asking for ${watched}`)
