@@ -66,10 +66,7 @@ export const canTakeOver = (response: Http.ServerResponse): boolean =>
  * @since 0.1.0
  * @category destructors
  */
-export const destroy = (
-  stream: Http.ServerResponse | Net.Socket | Http2.ServerHttp2Session,
-  now: boolean
-): void => {
+export const destroy = (stream: Http.ServerResponse | Net.Socket | Http2.ServerHttp2Session, now: boolean): void => {
   const carrier = "req" in stream ? (streamOf(stream) ?? stream) : stream
   const end = () => ("rstCode" in carrier ? cut(carrier) : carrier.destroy())
   if (now) end()

@@ -55,10 +55,7 @@ export interface Listener {
  *
  * @internal
  */
-export const make = (
-  tls: TlsOptions,
-  limits: Limits
-): Effect.Effect<Listener, TlsError, Scope.Scope> =>
+export const make = (tls: TlsOptions, limits: Limits): Effect.Effect<Listener, TlsError, Scope.Scope> =>
   Effect.gen(function* () {
     const server = Http2.createSecureServer({
       ...(yield* load(tls)),
@@ -83,8 +80,12 @@ export const make = (
       session.once("close", () => sessions.delete(session))
       closeWhenIdle(session, limits.requestTimeout)
     })
-    server.on("stream", (stream) => {
-      if (!stream.endAfterHeaders) limitRequest(stream, limits.requestTimeout)
+    server.on("stream", (stream, headers) => {
+      if (sizeOf(headers) > limits.maxHeaderSize) {
+        // Node sees to it only when the client has acknowledged the setting.
+        stream.close(Http2.constants.NGHTTP2_ENHANCE_YOUR_CALM)
+        stream.destroy()
+      } else if (!stream.endAfterHeaders) limitRequest(stream, limits.requestTimeout)
     })
     if (!isPem(tls.key) || !isPem(tls.cert)) yield* renewOnHangup(server, tls)
 
@@ -98,6 +99,13 @@ export const make = (
   })
 
 const secure = { minVersion: "TLSv1.2" } as const
+
+/** As SETTINGS_MAX_HEADER_LIST_SIZE counts (RFC 9113 section 6.5.2). */
+const sizeOf = (headers: Http2.IncomingHttpHeaders): number => {
+  let size = 0
+  for (const name in headers) size += name.length + String(headers[name]).length + 32
+  return size
+}
 
 /** Node keeps a connection without streams for ever; with none for so long, it goes. */
 const closeWhenIdle = (session: Http2.ServerHttp2Session, millis: number): void => {
