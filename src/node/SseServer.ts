@@ -132,12 +132,7 @@ export const layer = <Subscribe = never, Publish = never, Admin = never, Metrics
             stopAccepting(server)
             goAway()
             yield* hub.shutdown
-            yield* closed(server).pipe(
-              // Interruptible only inside: a finalizer is not, and would wait for the close after all.
-              Effect.timeout(options.closeTimeout ?? "1 second"),
-              Effect.interruptible,
-              Effect.catchAll(() => Effect.sync(() => server.closeAllConnections()))
-            )
+            yield* closed(server, Duration.toMillis(options.closeTimeout ?? "1 second"))
             yield* Fiber.await(logging)
           })
         )
@@ -189,12 +184,24 @@ const isUntraced = (request: HttpServerRequest.HttpServerRequest): boolean =>
 /** Closes the listener only: the rest follows when the hub has said goodbye. */
 const stopAccepting = (server: Http.Server): void => void Net.Server.prototype.close.call(server)
 
-/** Waits until no connection is left; those between two requests are closed. */
-const closed = (server: Http.Server): Effect.Effect<void> =>
+/**
+ * Waits until no connection is left. Those between two requests are closed, and after so many ms all.
+ *
+ * In real time, and not by interruption: a fiber that was interrupted, as at SIGTERM, would not wait at all.
+ */
+const closed = (server: Http.Server, millis: number): Effect.Effect<void> =>
   Effect.async((resume) => {
+    const done = () => {
+      clearTimeout(timer)
+      resume(Effect.void)
+    }
+    const timer = setTimeout(() => {
+      server.closeAllConnections()
+      done()
+    }, millis)
     server.getConnections((_, count) => {
-      if (count === 0) return resume(Effect.void)
-      server.once("close", () => resume(Effect.void))
+      if (count === 0) return done()
+      server.once("close", done)
       server.closeIdleConnections()
     })
   })
