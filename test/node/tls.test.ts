@@ -495,11 +495,11 @@ describe("HTTP/2", () => {
             Object.assign(globalThis, { seen })
             for (let i = 0; i < 100; i++) {
               const source = new EventSource(`/subscribe/load/${i}`)
-              source.onopen = () => seen.open++
-              source.onerror = () => seen.errors++
-              source.onmessage = ({ data }) => {
+              source.addEventListener("open", () => seen.open++)
+              source.addEventListener("error", () => seen.errors++)
+              source.addEventListener("message", ({ data }) => {
                 if (data === String(i)) seen.got.add(data)
-              }
+              })
             }
           })
           await page.waitForFunction(() => (globalThis as unknown as { seen: { open: number } }).seen.open === 100)
@@ -536,7 +536,8 @@ describe("HTTP/2", () => {
           )
           await page.goto(`${origin}/page`)
           await page.evaluate(() => {
-            for (let i = 0; i < 100; i++) new EventSource(`/subscribe/load/${i}`)
+            const sources = Array.from({ length: 100 }, (_, i) => new EventSource(`/subscribe/load/${i}`))
+            Object.assign(globalThis, { sources })
           })
         })
         yield* clientCount(6)
