@@ -109,9 +109,7 @@ const banner = (token: string, needsToken: boolean, demo: boolean, admin: Access
 
 /** In a machine's format, what the banner tells is one line as well. */
 const started = (token: string, tls: boolean) =>
-  withAddress(tls, (address) =>
-    Effect.logInfo("listening").pipe(Effect.annotateLogs({ address, publishToken: token }))
-  )
+  withAddress(tls, (address) => Effect.logInfo("listening").pipe(Effect.annotateLogs({ address, publishToken: token })))
 
 const loggers = {
   text: Layer.empty,
