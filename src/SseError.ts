@@ -115,6 +115,20 @@ export class Refused extends Schema.TaggedError<Refused>("effect-sse/Refused")("
 }
 
 /**
+ * The server cannot use its TLS key or certificate. `reason` says why, and nothing of what is in them.
+ *
+ * @since 0.1.0
+ * @category errors
+ */
+export class TlsError extends Schema.TaggedError<TlsError>("effect-sse/TlsError")("TlsError", {
+  reason: Schema.String
+}) {
+  override get message(): string {
+    return `TLS: ${this.reason}`
+  }
+}
+
+/**
  * An in-process subscriber let more than `limit` events wait. Its stream fails with this; nobody else is affected.
  *
  * @since 0.1.0

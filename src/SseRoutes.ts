@@ -77,7 +77,7 @@ export interface RoutesOptions<Subscribe = never, Publish = never, Admin = never
   /** Events that are taken in a second over HTTP, from all publishers; more are refused (429). Default: no limit. */
   readonly maxPublishesPerSecond?: number | undefined
   /**
-   * `auto`: where the server is Node's, streams are written straight to the socket, at a fraction of the cost.
+   * `auto`: where the server is Node's, streams are written straight to the socket or HTTP/2 stream, at a fraction of the cost.
    * `portable`: always as a `Stream` through the `HttpServer`. The bytes are the same. Default: `auto`.
    */
   readonly connection?: "auto" | "portable" | undefined

@@ -24,6 +24,7 @@ import type { Access } from "./http/Access.js"
 import { demo } from "./node/demo.js"
 import * as SseServer from "./node/SseServer.js"
 import * as SseConfig from "./SseConfig.js"
+import { TlsError } from "./SseError.js"
 import * as SseHub from "./SseHub.js"
 
 const usage = `effect-sse: a Server-Sent Events hub
@@ -44,6 +45,8 @@ Environment:
   SSE_CORS_ORIGINS            *: pages of any origin may subscribe, without credentials;
                               or origins with commas between, which may do so with
                               credentials, and publish; or off                 (*)
+  SSE_TLS_KEY, SSE_TLS_CERT   files of the private key and the certificate (PEM): HTTP/2 and
+                              HTTP/1.1 over TLS; read again on SIGHUP        (no TLS)
   SSE_KEEPALIVE               time between keepalives, or off          (15 seconds)
   SSE_MAX_PENDING_BYTES       bytes that may wait for one client       (1048576)
   SSE_MAX_TOTAL_PENDING_BYTES bytes that may wait for all clients      (268435456)
@@ -90,8 +93,12 @@ const readArguments = Effect.try({
   catch: (error) => new Usage(error instanceof Error ? error.message : String(error))
 })
 
-const banner = (token: string, needsToken: boolean, demo: boolean, admin: Access) =>
-  HttpServer.addressFormattedWith((address) =>
+/** The platform knows only of plain HTTP. */
+const withAddress = <A, E, R>(tls: boolean, use: (address: string) => Effect.Effect<A, E, R>) =>
+  HttpServer.addressFormattedWith((address) => use(tls ? address.replace("http:", "https:") : address))
+
+const banner = (token: string, needsToken: boolean, demo: boolean, admin: Access, tls: boolean) =>
+  withAddress(tls, (address) =>
     Console.log(
       [
         `effect-sse listens on ${address}`,
@@ -105,10 +112,8 @@ const banner = (token: string, needsToken: boolean, demo: boolean, admin: Access
   )
 
 /** In a machine's format, what the banner tells is one line as well. */
-const started = (token: string) =>
-  HttpServer.addressFormattedWith((address) =>
-    Effect.logInfo("listening").pipe(Effect.annotateLogs({ address, publishToken: token }))
-  )
+const started = (token: string, tls: boolean) =>
+  withAddress(tls, (address) => Effect.logInfo("listening").pipe(Effect.annotateLogs({ address, publishToken: token })))
 
 const loggers = {
   text: Layer.empty,
@@ -158,8 +163,9 @@ const serve = (withDemo: boolean) =>
       : jwt === undefined
         ? Redacted.value(token)
         : "$TOKEN"
+    const tls = config.tls !== undefined
     const main = Effect.zipRight(
-      log === "json" ? started(shown) : banner(shown, jwt !== undefined, withDemo, config.admin),
+      log === "json" ? started(shown, tls) : banner(shown, jwt !== undefined, withDemo, config.admin, tls),
       withDemo ? demo : Effect.never
     )
     yield* main.pipe(
@@ -183,6 +189,7 @@ const describe = (error: unknown): string | undefined => {
   if (error instanceof Usage) return error.message
   if (ConfigError.isConfigError(error)) return String(error)
   if (typeof error !== "object" || error === null || !("_tag" in error)) return undefined
+  if (error instanceof TlsError) return error.message
   if (error._tag !== "ServeError" || !("cause" in error)) return undefined
   const cause = error.cause
   if (!(cause instanceof Error)) return undefined

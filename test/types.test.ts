@@ -39,7 +39,7 @@ describe("types", () => {
       Layer.Layer<never, never, HttpLayerRouter.HttpRouter | SseHub.SseHub>
     >()
     expectTypeOf(SseServer.layer()).toEqualTypeOf<
-      Layer.Layer<HttpServer.HttpServer, HttpServerError.ServeError, SseHub.SseHub>
+      Layer.Layer<HttpServer.HttpServer, HttpServerError.ServeError | SseError.TlsError, SseHub.SseHub>
     >()
   })
 
@@ -57,7 +57,7 @@ describe("types", () => {
     >()
     const server = () => SseServer.layer({ publish: b, subscribe: "open" })
     expectTypeOf(server).returns.toEqualTypeOf<
-      Layer.Layer<HttpServer.HttpServer, HttpServerError.ServeError, SseHub.SseHub | B>
+      Layer.Layer<HttpServer.HttpServer, HttpServerError.ServeError | SseError.TlsError, SseHub.SseHub | B>
     >()
     const plain = () => SseRoutes.router({ ...Jwt.make({ secret: "" }), admin: "loopback" })
     expectTypeOf(plain).returns.toEqualTypeOf<HttpRouter.HttpRouter<never, SseHub.SseHub>>()

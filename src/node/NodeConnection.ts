@@ -3,7 +3,8 @@
  *
  * When the head of the response is written, with all that middleware has set, the socket is taken out of the response:
  * the request ends, and from then on frames go to the socket, already in HTTP/1.1 chunk framing. Neither the response's
- * buffers nor the request's fiber live as long as the stream, and a frame is one write of memory shared by all clients.
+ * buffers nor the request's fiber live as long as the stream, and a frame is one write of memory shared by all clients. On
+ * HTTP/2 frames go to the response's stream, and the request ends as well.
  *
  * Nothing here is imported from Node but types, so the core can offer it without depending on Node.
  *
@@ -11,9 +12,11 @@
  */
 import type { HttpServerRequest } from "@effect/platform/HttpServerRequest"
 import type * as Http from "node:http"
+import type * as Http2 from "node:http2"
 import type * as Net from "node:net"
 import { type CloseReason, type Connection, type EndReason, type Frame, isAbrupt } from "../Connection.js"
 import * as Pipelined from "../internal/pipelined.js"
+import { cut, cutLater, Http2Connection, streamOf } from "./http2Connection.js"
 
 /**
  * A connection on a Node response.
@@ -25,9 +28,6 @@ export interface NodeConnection extends Connection {
   /** Closes it, unless it is open; the response is then an ordinary one. */
   close(): void
 }
-
-/** How long a client may take, in ms, to receive what still waits at a graceful end. */
-const lingerMillis = 5_000
 
 const lastChunk = "0\r\n\r\n"
 
@@ -49,30 +49,29 @@ const isResponse = (value: unknown): value is Http.ServerResponse =>
   typeof value === "object" && value !== null && "writeHead" in value && "req" in value
 
 /**
- * Whether the socket of this response can be taken over: HTTP/1 with the socket assigned. HTTP/2, and a request that was
- * pipelined behind another one, cannot.
+ * Whether the socket or HTTP/2 stream of this response can be taken over. That of a request which was pipelined behind
+ * another one cannot.
  *
  * @since 0.1.0
  * @category predicates
  */
 export const canTakeOver = (response: Http.ServerResponse): boolean =>
-  response.req.httpVersionMajor === 1 &&
-  response.socket !== null &&
-  !response.socket.destroyed &&
-  typeof response.detachSocket === "function"
+  response.req.httpVersionMajor === 1
+    ? response.socket !== null && !response.socket.destroyed && typeof response.detachSocket === "function"
+    : streamOf(response)?.destroyed === false
 
 /**
- * Destroys a response or socket: now, or, if it has not closed by itself, when a client had 5 seconds to receive what still
- * waits.
+ * Destroys a response or what carries it: now, or, if it has not closed by itself, when a client had 5 seconds to receive
+ * what still waits.
  *
  * @since 0.1.0
  * @category destructors
  */
-export const destroy = (stream: Http.ServerResponse | Net.Socket, now: boolean): void => {
-  if (now) return void stream.destroy()
-  const timer = setTimeout(() => stream.destroy(), lingerMillis)
-  timer.unref()
-  stream.once("close", () => clearTimeout(timer))
+export const destroy = (stream: Http.ServerResponse | Net.Socket | Http2.ServerHttp2Session, now: boolean): void => {
+  const carrier = "req" in stream ? (streamOf(stream) ?? stream) : stream
+  const end = () => ("rstCode" in carrier ? cut(carrier) : carrier.destroy())
+  if (now) end()
+  else cutLater(stream, end)
 }
 
 const stalled = new WeakSet<Net.Socket>()
@@ -111,7 +110,7 @@ export const reasonOf = (socket: Net.Socket): "client-closed" | "stalled" =>
  * @category constructors
  */
 export const make = (response: Http.ServerResponse): NodeConnection => {
-  const connection = new TakenOver(response)
+  const connection = response.req.httpVersionMajor === 1 ? new TakenOver(response) : new Http2Connection(response)
   const { writeHead } = response
   // The last moment before the head goes out, whoever writes it: later than any middleware and pre-response handler, and
   // without a fiber ref, which costs a copy of all of them.

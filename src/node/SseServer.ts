@@ -20,6 +20,7 @@ import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
 import type * as Option from "effect/Option"
 import * as Redacted from "effect/Redacted"
+import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import * as Http from "node:http"
 import * as Net from "node:net"
@@ -31,9 +32,11 @@ import * as Cors from "../http/Cors.js"
 import { refuse } from "../http/Refusal.js"
 import { splitUrl, toRelative } from "../http/url.js"
 import type { ClientChange } from "../HubClient.js"
+import type { TlsError } from "../SseError.js"
 import { SseHub } from "../SseHub.js"
 import * as SseRoutes from "../SseRoutes.js"
 import * as KernelQueue from "./KernelQueue.js"
+import * as Tls from "./tls.js"
 
 const defaultHost = "127.0.0.1"
 const defaultPort = 8001
@@ -72,6 +75,17 @@ export interface ServerOptions<
   readonly maxHeaderBytes?: number | undefined
   /** How long connections may take to close at shutdown before they are cut. Default: 1 second. */
   readonly closeTimeout?: Duration.DurationInput | undefined
+  /**
+   * The private key and the certificate, with those that vouch for it behind it; each the path of a PEM file, or PEM. The
+   * server then speaks HTTP/2 and HTTP/1.1 over TLS 1.2 or later, and nothing else. Files are read again on SIGHUP: new
+   * connections get the new certificate, open ones go on, and what is not usable is logged and changes nothing.
+   */
+  readonly tls?: { readonly key: string; readonly cert: string } | undefined
+  /**
+   * Requests and streams that one HTTP/2 connection may have open; a client waits with the next one, or connects once more.
+   * Default: 256.
+   */
+  readonly maxStreamsPerConnection?: number | undefined
 }
 
 /**
@@ -98,18 +112,12 @@ export const layer = <Subscribe = never, Publish = never, Admin = never, Metrics
   options: ServerOptions<Subscribe, Publish, Admin, Metrics> = {}
 ): Layer.Layer<
   HttpServer.HttpServer,
-  HttpServerError.ServeError,
+  HttpServerError.ServeError | TlsError,
   SseHub | SseRoutes.Needs<Subscribe | Publish | Admin | Metrics>
 > =>
-  Layer.unwrapEffect(
-    Effect.sync(() => {
-      const requestTimeout = Duration.toMillis(options.requestTimeout ?? "30 seconds")
-      const server = Http.createServer({
-        maxHeaderSize: options.maxHeaderBytes ?? defaultHeaderBytes,
-        requestTimeout,
-        headersTimeout: requestTimeout / 3,
-        connectionsCheckingInterval: Math.min(5000, requestTimeout / 6)
-      })
+  Layer.unwrapScoped(
+    Effect.gen(function* () {
+      const { goAway, server } = yield* listener(options)
       const serving = Effect.gen(function* () {
         const hub = yield* SseHub
         const app = yield* HttpRouter.toHttpApp(SseRoutes.router({ node: hostname(), ...options }))
@@ -125,13 +133,9 @@ export const layer = <Subscribe = never, Publish = never, Admin = never, Metrics
         yield* Effect.addFinalizer(() =>
           Effect.gen(function* () {
             stopAccepting(server)
+            goAway()
             yield* hub.shutdown
-            yield* closed(server).pipe(
-              // Interruptible only inside: a finalizer is not, and would wait for the close after all.
-              Effect.timeout(options.closeTimeout ?? "1 second"),
-              Effect.interruptible,
-              Effect.catchAll(() => Effect.sync(() => server.closeAllConnections()))
-            )
+            yield* closed(server, Duration.toMillis(options.closeTimeout ?? "1 second"))
             yield* Fiber.await(logging)
           })
         )
@@ -148,6 +152,22 @@ export const layer = <Subscribe = never, Publish = never, Admin = never, Metrics
       )
     })
   )
+
+const listener = (
+  options: Pick<ServerOptions, "maxHeaderBytes" | "maxStreamsPerConnection" | "requestTimeout" | "tls">
+): Effect.Effect<Tls.Listener, TlsError, Scope.Scope> =>
+  Effect.suspend(() => {
+    const requestTimeout = Duration.toMillis(options.requestTimeout ?? "30 seconds")
+    const limits = {
+      requestTimeout,
+      headersTimeout: requestTimeout / 3,
+      connectionsCheckingInterval: Math.min(5000, requestTimeout / 6),
+      maxHeaderSize: options.maxHeaderBytes ?? defaultHeaderBytes
+    }
+    return options.tls === undefined
+      ? Effect.succeed({ server: Http.createServer(limits), goAway: () => {} })
+      : Tls.make(options.tls, { ...limits, maxStreamsPerConnection: options.maxStreamsPerConnection ?? 256 })
+  })
 
 const withRelativeUrl = <E, R>(app: HttpApp.Default<E, R>): HttpApp.Default<E, R> =>
   Effect.flatMap(HttpServerRequest.HttpServerRequest, (request) =>
@@ -167,12 +187,24 @@ const isUntraced = (request: HttpServerRequest.HttpServerRequest): boolean =>
 /** Closes the listener only: the rest follows when the hub has said goodbye. */
 const stopAccepting = (server: Http.Server): void => void Net.Server.prototype.close.call(server)
 
-/** Waits until no connection is left; those between two requests are closed. */
-const closed = (server: Http.Server): Effect.Effect<void> =>
+/**
+ * Waits until no connection is left. Those between two requests are closed, and after so many ms all.
+ *
+ * In real time, and not by interruption: a fiber that was interrupted, as at SIGTERM, would not wait at all.
+ */
+const closed = (server: Http.Server, millis: number): Effect.Effect<void> =>
   Effect.async((resume) => {
+    const done = () => {
+      clearTimeout(timer)
+      resume(Effect.void)
+    }
+    const timer = setTimeout(() => {
+      server.closeAllConnections()
+      done()
+    }, millis)
     server.getConnections((_, count) => {
-      if (count === 0) return resume(Effect.void)
-      server.once("close", () => resume(Effect.void))
+      if (count === 0) return done()
+      server.once("close", done)
       server.closeIdleConnections()
     })
   })
@@ -230,6 +262,8 @@ export interface ServerConfig extends ClientAddress.ClientAddressOptions {
    * Default: `*`, any may subscribe, without credentials.
    */
   readonly cors: Cors.CorsOptions
+  /** `SSE_TLS_KEY` and `SSE_TLS_CERT`: the files of the private key and the certificate. Without them, there is no TLS. */
+  readonly tls: { readonly key: string; readonly cert: string } | undefined
 }
 
 const access = (name: string, what: string): Config.Config<"loopback" | "open" | "off"> =>
@@ -278,6 +312,18 @@ const readJwt: Config.Config<JwtOptions | undefined> = Config.all({
   })
 )
 
+const readTls = Config.all({
+  key: optional(Config.nonEmptyString("SSE_TLS_KEY")),
+  cert: optional(Config.nonEmptyString("SSE_TLS_CERT"))
+}).pipe(
+  Config.mapOrFail(({ cert, key }) => {
+    if (key !== undefined && cert !== undefined) return Either.right({ key, cert })
+    if (key === undefined && cert === undefined) return Either.right(undefined)
+    const [set, missing] = key === undefined ? ["SSE_TLS_CERT", "SSE_TLS_KEY"] : ["SSE_TLS_KEY", "SSE_TLS_CERT"]
+    return Either.left(ConfigError.MissingData([missing], `${set} is set; TLS needs both`))
+  })
+)
+
 const readOrigins = (text: string): Cors.CorsOptions => {
   const origins = text === "*" ? text : text === "off" ? [] : text.split(",").map((origin) => origin.trim())
   // Made to have it checked; it throws what is wrong.
@@ -287,7 +333,7 @@ const readOrigins = (text: string): Cors.CorsOptions => {
 
 /**
  * Reads `SSE_HOST`, `SSE_PORT`, `SSE_PUBLISH_TOKEN`, `SSE_JWT_SECRET`, `SSE_JWT_JWKS_URL`, `SSE_JWT_ISSUER`, `SSE_JWT_AUDIENCE`,
- * `SSE_JWT_COOKIE`, `SSE_CORS_ORIGINS`, `SSE_MAX_HEADER_BYTES`, `SSE_ADMIN`, `SSE_METRICS`, `SSE_TRUSTED_PROXIES` (a number of hops, or addresses and CIDR
+ * `SSE_JWT_COOKIE`, `SSE_CORS_ORIGINS`, `SSE_TLS_KEY`, `SSE_TLS_CERT`, `SSE_MAX_HEADER_BYTES`, `SSE_ADMIN`, `SSE_METRICS`, `SSE_TRUSTED_PROXIES` (a number of hops, or addresses and CIDR
  * ranges with commas between) and `SSE_CLIENT_ADDRESS_HEADER`.
  *
  * @since 0.1.0
@@ -312,6 +358,7 @@ export const fromEnv: Config.Config<ServerConfig> = Config.all({
   metrics: access("SSE_METRICS", "who may read the metrics"),
   publishToken: Config.option(Config.redacted(Config.nonEmptyString("SSE_PUBLISH_TOKEN"))),
   jwt: readJwt,
+  tls: readTls,
   cors: Config.string("SSE_CORS_ORIGINS").pipe(
     Config.mapAttempt(readOrigins),
     Config.withDefault<Cors.CorsOptions>({}),

@@ -9,12 +9,15 @@
  * order.
  */
 import * as Net from "node:net"
+import { Http2Connection } from "./http2.js"
 import { monotonicMicros, payload } from "./support/broadcast.js"
 import { namespaceOf } from "./support/namespaces.js"
 
 export interface LoadOptions {
   readonly port: number
   readonly clients: number
+  /** So many clients share a connection, over HTTP/2 and TLS, to the next port. */
+  readonly streams?: number
   /** Further clients that subscribe and never read. */
   readonly stalled?: number
   readonly path?: string
@@ -169,6 +172,11 @@ class Client {
         if (text !== "") this.left = Number.parseInt(text, 16)
       }
     }
+  }
+
+  /** A stream of HTTP/2 has neither head nor chunks. */
+  readStream(bytes: Buffer, start: number, end: number): void {
+    this.body(bytes, start, end)
   }
 
   /** Whole events are skipped by their length; the numbers of the first and last that begin here are looked at. */
@@ -329,6 +337,30 @@ const open = (target: string, missed = 0, lastId?: string): Promise<Client> =>
   })
 const shared = Buffer.allocUnsafe(1024 * 1024)
 
+const openStreams = async (): Promise<void> => {
+  const { clients: count, streams = 1 } = options
+  for (let first = 0; first < count; first += streams) {
+    const connection = await Http2Connection.open(options.port + 1, () => closed++)
+    const opened = Array.from(
+      { length: Math.min(streams, count - first) },
+      (_, i) =>
+        new Promise<void>((resolve) => {
+          const onHead = () => {
+            connected++
+            resolve()
+          }
+          const client = new Client(onHead)
+          clients.push(client)
+          connection.get(pathOf(first + i), {
+            onHead,
+            onData: (bytes, start, end) => client.readStream(bytes, start, end)
+          })
+        })
+    )
+    await Promise.all(opened)
+  }
+}
+
 const openStalled = (): Promise<void> =>
   new Promise((resolve, reject) => {
     const socket = Net.connect({ port: options.port, host: "127.0.0.1" }, () => {
@@ -354,7 +386,8 @@ const openSo = async (count: number, into: Array<Client>, open: (k: number) => P
 
 const openAll = async (): Promise<number> => {
   const start = performance.now()
-  await openSo(options.clients, clients, (k) => open(pathOf(k)))
+  if (options.streams === undefined) await openSo(options.clients, clients, (k) => open(pathOf(k)))
+  else await openStreams()
   const seconds = (performance.now() - start) / 1000
   await Promise.all(Array.from({ length: options.stalled ?? 0 }, openStalled))
   return seconds

@@ -22,7 +22,7 @@ const { values } = parseArgs({
     json: { type: "boolean", default: false },
     svg: { type: "string" },
     repeat: { type: "string", default: "3" },
-    scenarios: { type: "string", default: "a,b,c,d,e,f,g,h,o" },
+    scenarios: { type: "string", default: "a,b,c,d,e,f,g,h,i,o" },
     servers: { type: "string" },
     cold: { type: "boolean", default: false },
     peer: { type: "string", multiple: true, default: [] }
@@ -31,6 +31,8 @@ const { values } = parseArgs({
 
 const ours = nodeServer("effect-sse", "effect-sse")
 const portable = nodeServer("effect-sse portable", "effect-sse", "portable")
+const http2 = nodeServer("effect-sse http2", "effect-sse", "http2")
+const http2Portable = nodeServer("effect-sse http2 portable", "effect-sse", "http2", "portable")
 const history = nodeServer("effect-sse history", "effect-sse", "history")
 const write = nodeServer("node res.write", "node-write")
 const joined = nodeServer("node joined socket", "node-joined")
@@ -131,6 +133,25 @@ const ceiling = async (server: Server, size: number): Promise<Row> => {
     if (rate < 10) break
   }
   return { deliveries: good?.["deliveries"] ?? 0, p99: good?.["p99"] ?? 0, loadCpu: good?.["loadCpu"] ?? 0 }
+}
+
+/** Over HTTP/2 and TLS, 100 streams on a connection. */
+const overHttp2 = async (server: Server, clients: number, rate: number): Promise<Row> => {
+  const result = await measure(
+    server,
+    { clients, streams: 100, ...warmup(rate), broadcast: { rate, seconds: 5, size: 64 } },
+    { collect: true }
+  )
+  return {
+    cpuSeconds: round(result.cpuSeconds),
+    p50: round(result.p50),
+    p99: round(result.p99),
+    lost: lost(result),
+    kbEachCollected: round((result.rssCollected - result.rssBefore) / clients / 1024, 1),
+    connectSeconds: round(result.connectSeconds),
+    deliveries: Math.round(result.eventsPerSecond),
+    loadCpu: round(result.clientCpu)
+  }
 }
 
 const idle = async (server: Server): Promise<Row> => {
@@ -275,6 +296,12 @@ const full = async () => {
   })
   await scenario("b", "(b) ceiling: most deliveries/s to 1,000 clients, 1 KiB", () =>
     each((server) => ceiling(server, 1024))
+  )
+  await scenario("i", "(i) as (a) over HTTP/2 and TLS: 10 connections of 100 streams", () =>
+    each((server) => overHttp2(server, 1000, 100), [http2, http2Portable])
+  )
+  await scenario("i", "(i) 10 events/s to 100 connections of 100 streams, over HTTP/2 and TLS", () =>
+    each((server) => overHttp2(server, 10_000, 10), [http2, http2Portable])
   )
   await scenario("c", "(c) 10,000 idle clients", () => each(idle))
   await scenario("d", "(d) 5 events/s to 10,000 clients, 5 s", () => each(crowd))

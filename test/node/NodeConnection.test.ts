@@ -279,7 +279,7 @@ describe("NodeConnection", () => {
     }).pipe(Effect.provide(serverLayer({ connection: "portable" }, { maxPendingBytes: 64 * 1024 * 1024 })))
   )
 
-  it.scopedLive("leaves HTTP/2 to the ordinary write, with the same bytes, and forgets who left", () =>
+  it.scopedLive("writes straight to a stream of HTTP/2 without TLS, too, and forgets who left", () =>
     Effect.gen(function* () {
       const hub = yield* SseHub.SseHub
       yield* HttpServer.serveEffect(Effect.orDie(yield* HttpRouter.toHttpApp(SseRoutes.router())))

@@ -42,16 +42,21 @@ const args = [
 ]
 
 /** A browser with a profile of its own, closed with the scope. */
-export const browser: Effect.Effect<BrowserContext, never, Scope.Scope> = Effect.gen(function* () {
-  if (executable === undefined) throw new Error("chromium is missing; on Debian: apt-get install chromium")
-  const profile = yield* Effect.acquireRelease(
-    Effect.sync(() => mkdtempSync(join(tmpdir(), "effect-sse-chromium-"))),
-    (folder) => Effect.sync(() => rmSync(folder, { recursive: true, force: true }))
-  )
-  return yield* Effect.acquireRelease(
-    Effect.promise(() =>
-      chromium.launchPersistentContext(profile, { executablePath: executable, args, headless: true })
-    ),
-    (context) => Effect.promise(() => context.close())
-  )
-})
+export const browserWith = (options: {
+  readonly ignoreHTTPSErrors?: boolean
+}): Effect.Effect<BrowserContext, never, Scope.Scope> =>
+  Effect.gen(function* () {
+    if (executable === undefined) throw new Error("chromium is missing; on Debian: apt-get install chromium")
+    const profile = yield* Effect.acquireRelease(
+      Effect.sync(() => mkdtempSync(join(tmpdir(), "effect-sse-chromium-"))),
+      (folder) => Effect.sync(() => rmSync(folder, { recursive: true, force: true }))
+    )
+    return yield* Effect.acquireRelease(
+      Effect.promise(() =>
+        chromium.launchPersistentContext(profile, { executablePath: executable, args, headless: true, ...options })
+      ),
+      (context) => Effect.promise(() => context.close())
+    )
+  })
+
+export const browser = browserWith({})

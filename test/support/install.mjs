@@ -9,7 +9,9 @@ import { delimiter, join } from "node:path"
 
 const needed = [
   { package: "chromium", programs: ["chromium", "chromium-browser", "google-chrome"], tests: "of the admin page" },
-  { package: "redis-server", programs: ["redis-server", "valkey-server"], tests: "on Redis" }
+  { package: "redis-server", programs: ["redis-server", "valkey-server"], tests: "on Redis" },
+  { package: "nghttp2-client", programs: ["h2load"], tests: "of HTTP/2" },
+  { package: "openssl", programs: ["openssl"], tests: "of TLS" }
 ]
 
 const has = (program) =>

@@ -1,6 +1,7 @@
 /** A client on a bare socket: it sees every byte, and can stop reading, vanish, or send what no library would. */
 import { Data, Effect, type Scope } from "effect"
 import * as Net from "node:net"
+import * as Tls from "node:tls"
 
 /** The connection could not be made, or ended before what was waited for came. */
 export class Disconnected extends Data.TaggedError("Disconnected")<{ readonly message: string }> {}
@@ -27,6 +28,8 @@ export interface RawOptions {
   /** Do not read the answer. */
   readonly paused?: boolean
   readonly host?: string
+  /** Over TLS, whoever the server is. */
+  readonly tls?: boolean
 }
 
 export const rawRequest = (path: string, options: RawOptions = {}): string => {
@@ -46,7 +49,14 @@ export const connect = (
 ): Effect.Effect<RawClient, Disconnected, Scope.Scope> =>
   Effect.acquireRelease(
     Effect.async<Net.Socket, Disconnected>((resume) => {
-      const socket = Net.connect(port, options.host ?? "127.0.0.1", () => resume(Effect.succeed(socket)))
+      const connected = () => resume(Effect.succeed(socket))
+      const socket: Net.Socket =
+        options.tls === true
+          ? Tls.connect(
+              { port, host: options.host ?? "127.0.0.1", rejectUnauthorized: false, ALPNProtocols: ["http/1.1"] },
+              connected
+            )
+          : Net.connect(port, options.host ?? "127.0.0.1", connected)
       socket.once("error", (error) => resume(Effect.fail(new Disconnected(error))))
     }),
     (socket) => Effect.sync(() => socket.destroy())
