@@ -3,9 +3,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { SseTest } from "effect-sse"
 import { Effect } from "effect"
 import { execFile, execFileSync } from "node:child_process"
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs"
-import { tmpdir } from "node:os"
-import { join } from "node:path"
+import { readFileSync } from "node:fs"
 import { root } from "../support/command.js"
 import { port, serverLayer } from "../support/server.js"
 
@@ -18,19 +16,16 @@ const program = (language: string): string => {
   return code
 }
 
-const has = (command: string, ...args: ReadonlyArray<string>): boolean => {
+/** With `CI=true` the tests run, and fail, where the program is missing. */
+const canRun = (command: string): boolean => {
+  if (process.env["CI"] === "true") return true
   try {
-    execFileSync(command, args, { stdio: "ignore" })
+    execFileSync(command, ["--version"], { stdio: "ignore" })
     return true
   } catch {
     return false
   }
 }
-
-const folder = Effect.acquireRelease(
-  Effect.sync(() => mkdtempSync(join(tmpdir(), "effect-sse-"))),
-  (path) => Effect.sync(() => rmSync(path, { recursive: true, force: true }))
-)
 
 const run = (command: string, args: ReadonlyArray<string>, env: Record<string, string> = {}) =>
   Effect.async<string>((resume) => {
@@ -47,7 +42,7 @@ const run = (command: string, args: ReadonlyArray<string>, env: Record<string, s
 const hub = { keepalive: false } as const
 
 describe("README: publishing from other systems", () => {
-  it.scopedLive.runIf(has("curl", "--json", "x", "--version"))("curl", () =>
+  it.scopedLive.runIf(canRun("curl"))("curl", () =>
     Effect.gen(function* () {
       const all = yield* SseTest.connect("/")
       const command = program("sh").replace("localhost:8001", `127.0.0.1:${yield* port}`)
@@ -61,7 +56,7 @@ describe("README: publishing from other systems", () => {
     }).pipe(Effect.provide(serverLayer({}, hub)))
   )
 
-  it.scopedLive.runIf(has("python3", "--version"))("Python", () =>
+  it.scopedLive.runIf(canRun("python3"))("Python", () =>
     Effect.gen(function* () {
       const all = yield* SseTest.connect("/")
       const url = `http://127.0.0.1:${yield* port}/publish`
@@ -72,29 +67,6 @@ describe("README: publishing from other systems", () => {
         ["é", "[1]"]
       )
     }).pipe(Effect.provide(serverLayer({}, hub)))
-  )
-
-  it.scopedLive.runIf(has("go", "version"))(
-    "Go",
-    () =>
-      Effect.gen(function* () {
-        const all = yield* SseTest.connect("/")
-        const file = join(yield* folder, "main.go")
-        const url = `http://127.0.0.1:${yield* port}/publish`
-        writeFileSync(
-          file,
-          `package main
-import ("fmt"; "io"; "net/http"; neturl "net/url"; "os"; "strings")
-${program("go")}
-func main() {
-	if err := publish("${url}", "secret", "/a/b", "new & hot", "é\\nx"); err != nil { fmt.Println(err); os.Exit(1) }
-	fmt.Println(publish("${url}", "wrong", "/a", "", ""))
-}`
-        )
-        assert.include(yield* run("go", ["run", file], { GOFLAGS: "-mod=mod", GOPROXY: "off" }), "403 Forbidden")
-        assert.deepStrictEqual(yield* all.events, [{ event: "new & hot", data: "é\nx" }])
-      }).pipe(Effect.provide(serverLayer({}, hub))),
-    60_000
   )
 })
 

@@ -11,6 +11,8 @@ const needed = [
   { package: "chromium", programs: ["chromium", "chromium-browser", "google-chrome"], tests: "of the admin page" },
   { package: "redis-server", programs: ["redis-server", "valkey-server"], tests: "on Redis" },
   { package: "nghttp2-client", programs: ["h2load"], tests: "of HTTP/2" },
+  { package: "curl", programs: ["curl"], tests: "of programs of the README" },
+  { package: "python3", programs: ["python3"], tests: "of programs of the README" },
   { package: "openssl", programs: ["openssl"], tests: "of TLS" }
 ]
 
