@@ -57,7 +57,8 @@ describe("Cors", () => {
         assert.deepStrictEqual(headersOf(answer), {
           ...any,
           "access-control-allow-methods": allow,
-          "access-control-allow-headers": "authorization, cache-control, content-type, last-event-id",
+          "access-control-allow-headers":
+            "authorization, cache-control, content-type, last-event-id, b3, traceparent, tracestate",
           "access-control-max-age": "86400"
         })
       }

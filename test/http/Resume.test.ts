@@ -1,8 +1,8 @@
-import { HttpApp, HttpServer } from "@effect/platform"
+import { FetchHttpClient, HttpApp, HttpServer } from "@effect/platform"
 import { assert, describe, it } from "@effect/vitest"
-import { EventLog, Namespace, type SseConfig, SseError, SseHub, SseRoutes } from "effect-sse"
+import { EventLog, Namespace, type SseConfig, SseChannel, SseClient, SseError, SseHub, SseRoutes } from "effect-sse"
 import * as SseServer from "effect-sse/node/SseServer"
-import { Context, Effect, Exit, Fiber, Layer, Logger, Scope } from "effect"
+import { Context, Effect, Exit, Fiber, Layer, Logger, Schema, Scope, Stream } from "effect"
 import { EventSource } from "eventsource"
 import { EventSource as UndiciEventSource } from "undici"
 import * as Browser from "../support/chromium.js"
@@ -276,6 +276,40 @@ describe("resume of real clients", () => {
       })
     )
   }
+
+  it.scopedLive("so does an SseClient, with the values of a channel, and it tells what happens", () =>
+    Effect.gen(function* () {
+      const server = yield* makeServer
+      const channel = SseChannel.make({ namespace: "/a", schema: Schema.NumberFromString, encoding: "text" })
+      const first = yield* server.start("kept")
+      const seen: Array<string> = []
+      yield* SseClient.streamAll(`http://127.0.0.1:${first.port}/subscribe/a`).pipe(
+        Stream.runForEach((signal) =>
+          Effect.gen(function* () {
+            if (signal._tag === "Reset") seen.push(`reset: ${signal.reason}`)
+            if (signal._tag === "Disconnected") seen.push(signal.reason)
+            if (signal._tag === "Event") seen.push(String((yield* channel.decode(signal)) + 0.5))
+          })
+        ),
+        Effect.provide(FetchHttpClient.layer),
+        Effect.forkScoped
+      )
+      yield* isThere(first.hub)
+      yield* server.publish("1", "2")
+      yield* eventually(Effect.sync(() => seen.length === 2))
+      yield* first.stop
+      yield* server.publish("3")
+      const second = yield* server.start("kept")
+      yield* eventually(Effect.sync(() => seen.includes("3.5")))
+      yield* second.stop
+      yield* server.start("lost")
+      yield* eventually(Effect.sync(() => seen.some((what) => what.startsWith("reset"))))
+      assert.deepStrictEqual(
+        seen.filter((what) => what !== "unreachable"),
+        ["1.5", "2.5", "ended", "3.5", "ended", "reset: restarted"]
+      )
+    })
+  )
 
   it.scopedLive.skipIf(!Browser.canRun)("so does a page in Chromium", () =>
     Effect.gen(function* () {
