@@ -159,7 +159,7 @@ const watch = (connections: Connections, stallMillis: number): Effect.Effect<nev
         () => void (marks = next)
       )
     })
-    yield* connections.some.await.pipe(
+    return yield* connections.some.await.pipe(
       Effect.zipRight(pause(Math.max(leastMillis, stallMillis / 3), true)),
       Effect.zipRight(look),
       // Said once. It may pass, as when the process has no file left to open.
