@@ -6,11 +6,11 @@
  */
 import type { HttpServerRequest } from "@effect/platform/HttpServerRequest"
 import type { HttpServerResponse } from "@effect/platform/HttpServerResponse"
+import * as Arr from "effect/Array"
 import * as Effect from "effect/Effect"
-import * as Either from "effect/Either"
 import * as Redacted from "effect/Redacted"
 import type { Principal } from "./HubClient.js"
-import * as Namespace from "./Namespace.js"
+import * as NamespacePattern from "./NamespacePattern.js"
 import { Refused } from "./SseError.js"
 
 /**
@@ -18,7 +18,9 @@ import { Refused } from "./SseError.js"
  * its own, such as a redirect to a login. Run before anything is answered; who is refused is never connected.
  *
  * It may need services: they show in the type of the router or layer that it is given to. The namespaces are those to
- * subscribe to, or to publish to; the admin page and the metrics show everything, so there it is `/`.
+ * subscribe to, or to publish to; the admin page and the metrics show everything, so there it is `/`. What is subscribed to
+ * may be patterns such as `/rooms/*`, which are more than any one room: {@link covers} knows of them. A batch that names its
+ * namespaces in the body is asked for twice: with none, for who it is, before the body is read, and then with them.
  *
  * @since 0.1.0
  * @category models
@@ -29,7 +31,7 @@ import { Refused } from "./SseError.js"
  *
  * class Sessions extends Context.Tag("Sessions")<
  *   Sessions,
- *   { readonly find: (cookie: string) => Effect.Effect<{ readonly user: string; readonly until: number } | undefined> }
+ *   { readonly find: (cookie: string) => Effect.Effect<{ readonly user: number; readonly until: number } | undefined> }
  * >() {}
  *
  * const signedIn: Authorize.Authorize<Sessions> = ({ cookies }, namespaces) =>
@@ -41,7 +43,7 @@ import { Refused } from "./SseError.js"
  *     if (!Authorize.covers(["/news", `/users/${session.user}`], namespaces)) {
  *       return yield* new SseError.Refused({ kind: "forbidden", reason: "this is not yours to read" })
  *     }
- *     return { id: session.user, expiresAt: session.until }
+ *     return { id: String(session.user), expiresAt: session.until }
  *   })
  *
  * // Needs SseHub and Sessions.
@@ -50,7 +52,7 @@ import { Refused } from "./SseError.js"
  */
 export type Authorize<R = never> = (
   request: HttpServerRequest,
-  namespaces: ReadonlyArray<Namespace.Namespace>
+  namespaces: ReadonlyArray<NamespacePattern.NamespacePattern>
 ) => Effect.Effect<Principal, Refused | HttpServerResponse, R>
 
 /**
@@ -82,29 +84,32 @@ export const credential = (request: HttpServerRequest, options?: CredentialOptio
 
 /**
  * Whether the patterns cover every one of the namespaces. A pattern is a namespace in which `*` stands for any one segment;
- * it covers what it matches and all below. What is no namespace covers nothing.
+ * it covers what it matches and all below. What is no pattern covers nothing. A namespace may be a pattern as well, as those
+ * who subscribe can ask for some: its `*` is covered by a `*`, and by what is above it.
+ *
+ * Build a pattern from the name of a user with `Namespace.fromSegments`: to one whose name is `*` a text made by hand would
+ * give what belongs to all.
  *
  * @since 0.1.0
  * @category predicates
  * @example
  * ```ts
- * import { Authorize, Namespace } from "effect-sse"
+ * import { Authorize, Namespace, NamespacePattern } from "effect-sse"
  *
  * const mine = ["/pets", "/rooms/*"]
  * Authorize.covers(mine, [Namespace.make("/pets/dogs"), Namespace.make("/rooms/7")]) // true
  * Authorize.covers(mine, [Namespace.make("/rooms")]) // false: it is more than one room
+ * Authorize.covers(mine, [NamespacePattern.make("/rooms/*")]) // true
+ * Authorize.covers(["/rooms/7"], [NamespacePattern.make("/rooms/*")]) // false: that is all rooms
  * Authorize.covers(mine, [Namespace.root]) // false: only "/" covers everything
  * ```
  */
-export const covers = (patterns: ReadonlyArray<string>, namespaces: ReadonlyArray<Namespace.Namespace>): boolean => {
-  const parsed = patterns.flatMap((pattern) => {
-    const namespace = Namespace.parse(pattern)
-    return Either.isRight(namespace) ? [Namespace.keys(namespace.right)] : []
-  })
-  return namespaces.every((namespace) => {
-    const keys = Namespace.keys(namespace)
-    return parsed.some((pattern) => pattern.every((key, i) => keys[i] === key || (key === "*" && i < keys.length)))
-  })
+export const covers = (
+  patterns: ReadonlyArray<string>,
+  namespaces: ReadonlyArray<NamespacePattern.NamespacePattern>
+): boolean => {
+  const granted = Arr.getRights(patterns.map((pattern) => NamespacePattern.parse(pattern)))
+  return namespaces.every((namespace) => granted.some((pattern) => NamespacePattern.covers(pattern, namespace)))
 }
 
 /**

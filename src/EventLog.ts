@@ -12,6 +12,7 @@ import * as Random from "effect/Random"
 import type * as Scope from "effect/Scope"
 import { History as Kept, MemoryEntry, positionOf } from "./internal/history.js"
 import type { Namespace } from "./Namespace.js"
+import type { NamespacePattern } from "./NamespacePattern.js"
 import type { SseEvent } from "./SseEvent.js"
 import type { EventLogError } from "./SseError.js"
 
@@ -95,7 +96,8 @@ export interface Page {
 
 /**
  * What a log keeps, and gives back to clients that were away. Every event that is kept carries an id on the wire: its
- * position, or the one its publisher gave.
+ * position, or the one its publisher gave. What a client listens to are patterns; `NamespacePattern.matchesAny` tells whether it
+ * gets what is published to a namespace.
  *
  * @since 0.1.0
  * @category models
@@ -108,7 +110,7 @@ export interface History {
   readonly locate: (
     start: Start,
     upTo: string,
-    namespaces: ReadonlyArray<Namespace>
+    namespaces: ReadonlyArray<NamespacePattern>
   ) => Effect.Effect<string | Gap, EventLogError>
   /**
    * Reads on behind `after`, up to and with `upTo`, as much as makes a page. A {@link Gap} if a matching entry between them
@@ -117,12 +119,12 @@ export interface History {
   readonly read: (range: {
     readonly after: string
     readonly upTo: string
-    readonly namespaces: ReadonlyArray<Namespace>
+    readonly namespaces: ReadonlyArray<NamespacePattern>
   }) => Effect.Effect<Page | Gap, EventLogError>
   /** The values that hold at a position, of the namespaces that keep their latest one; oldest first. */
   readonly latest: (
     upTo: string,
-    namespaces: ReadonlyArray<Namespace>
+    namespaces: ReadonlyArray<NamespacePattern>
   ) => Effect.Effect<ReadonlyArray<LogEntry>, EventLogError>
   /** Whether any namespace keeps its latest value; if not, {@link History.latest} is not asked. */
   readonly hasLatest: boolean

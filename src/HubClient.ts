@@ -5,7 +5,7 @@
  */
 import type { Connection, EndReason } from "./Connection.js"
 import type { Start } from "./EventLog.js"
-import type { Namespace } from "./Namespace.js"
+import type { NamespacePattern } from "./NamespacePattern.js"
 import type { Reset } from "./SseEvent.js"
 
 /**
@@ -35,8 +35,11 @@ export interface Principal {
  * @category models
  */
 export interface ConnectRequest {
-  /** What it listens to. One that another covers is dropped: `/pets` and `/pets/dogs` is the same as `/pets`. */
-  readonly namespaces: readonly [Namespace, ...ReadonlyArray<Namespace>]
+  /**
+   * What it listens to: namespaces, or patterns. One that another covers is dropped: `/pets` and `/pets/dogs` is the same as
+   * `/pets`.
+   */
+  readonly namespaces: readonly [NamespacePattern, ...ReadonlyArray<NamespacePattern>]
   /** The open response. The hub owns it from here on. */
   readonly connection: Connection
   /** The path that was asked for, without the query. */
@@ -76,7 +79,8 @@ export interface Connected {
 export interface ClientStatus {
   /** Unique in this hub. */
   readonly id: number
-  readonly namespaces: ReadonlyArray<Namespace>
+  /** What it listens to. */
+  readonly namespaces: ReadonlyArray<NamespacePattern>
   /** Cut at 512 characters, as is the user agent. */
   readonly requestPath: string
   readonly address: string

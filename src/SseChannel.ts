@@ -18,6 +18,7 @@ import * as Sink from "effect/Sink"
 import * as Stream from "effect/Stream"
 import { type Codec, define, nameOf, type Wire, wireSchema } from "./internal/channel.js"
 import type { Namespace } from "./Namespace.js"
+import type { NamespacePattern } from "./NamespacePattern.js"
 import {
   type ChannelDecodeError,
   ChannelEncodeError,
@@ -80,8 +81,8 @@ export interface SseChannel<in out A, out R = never> extends Definition<A, R> {
 export interface Family<in out Params, in out A, out R = never> extends Definition<A, R> {
   /** The channel of these parameters. They are looked at when it is used. */
   readonly at: (params: Params) => SseChannel<A, R>
-  /** The part of the namespace before the first parameter: where all of them are. */
-  readonly prefix: Namespace
+  /** The namespace with a `*` for each parameter: what to subscribe to for all of them, also in a browser. */
+  readonly pattern: NamespacePattern
   /**
    * The parameters in a namespace; none if it is of another form. Fails if they do not fit their schema.
    */
@@ -389,8 +390,8 @@ export interface Located<out Params, out A> {
 
 /**
  * As {@link subscribe}, for all channels of a family: whatever the parameters are, which come with each value. A browser does
- * this by subscribing to the part of the namespace before the first parameter; the parameters are no part of an event, so what it
- * needs of them belongs in the value.
+ * this by subscribing to the `pattern` of the family; the parameters are no part of an event, so what it needs of them belongs in
+ * the value.
  *
  * @since 0.1.0
  * @category subscribing
@@ -399,7 +400,7 @@ export const subscribeAll = <Params, A, R, OnInvalid extends "skip" | "fail" = "
   self: Family<Params, A, R>,
   options?: DecodeOptions<OnInvalid>
 ): Stream.Stream<Located<Params, A>, SubscribeError | InvalidError<OnInvalid>, R | SseHub> =>
-  listen(self, self.prefix).pipe(
+  listen(self, self.pattern).pipe(
     Stream.filter((event) => self.events.includes(nameOf(event))),
     // What is published here has its namespace in canonical form.
     decoded(
@@ -414,7 +415,7 @@ export const subscribeAll = <Params, A, R, OnInvalid extends "skip" | "fail" = "
 
 const listen = (
   { template }: Definition<unknown, unknown>,
-  namespace: Namespace
+  namespace: NamespacePattern
 ): Stream.Stream<SseEvent, SubscribeError, SseHub> =>
   Stream.unwrap(Effect.map(SseHub, (hub) => hub.subscribe(namespace))).pipe(
     // Longer than this hub allows.

@@ -188,7 +188,7 @@ const time = (name: string, min: number, what: string): Config.Config<Duration.D
 const patterns = Config.string("SSE_LATEST").pipe(
   Config.mapOrFail((text): Either.Either<ReadonlyArray<string>, ConfigError.ConfigError> => {
     const all = text.split(",").map((pattern) => pattern.trim())
-    const invalid = all.map(NamespacePattern.parse).find(Either.isLeft)
+    const invalid = all.map((pattern) => NamespacePattern.parse(pattern)).find(Either.isLeft)
     return invalid === undefined
       ? Either.right(all)
       : Either.left(ConfigError.InvalidData(["SSE_LATEST"], invalid.left.message))

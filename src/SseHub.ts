@@ -32,6 +32,7 @@ import { NamespaceUse } from "./internal/namespaces.js"
 import * as Registry from "./internal/registry.js"
 import * as Keepalive from "./Keepalive.js"
 import * as Namespace from "./Namespace.js"
+import * as NamespacePattern from "./NamespacePattern.js"
 import { type HubOptions, type HubSettings, hubSettings } from "./SseConfig.js"
 import {
   type EventLogError,
@@ -65,12 +66,13 @@ export class SseHub extends Context.Tag("effect-sse/SseHub")<
     /** Publishes every event of a `Stream`, chunk by chunk; gives their number. */
     readonly sink: Sink.Sink<number, SseEvent.SseEvent, never, PublishError>
     /**
-     * The events published to a namespace or below it from the moment the stream starts, for use in this process. A
-     * consumer that lets more than `maxPendingEvents` wait gets what waits and then {@link SubscriberTooSlow}. The stream
-     * ends when the hub is closed.
+     * The events published to a namespace or below it from the moment the stream starts, for use in this process. A segment
+     * that is `*` stands for any one (see `NamespacePattern`); of several namespaces an event that matches more than one comes
+     * once. A consumer that lets more than `maxPendingEvents` wait gets what waits and then {@link SubscriberTooSlow}. The
+     * stream ends when the hub is closed.
      */
     readonly subscribe: (
-      namespace: string
+      namespaces: string | readonly [string, ...ReadonlyArray<string>]
     ) => Stream.Stream<SseEvent.SseEvent, InvalidNamespace | SubscriberTooSlow | HubClosed>
     /**
      * Registers an open response and writes the first comment; with a history, also the position from which the client goes
@@ -88,8 +90,8 @@ export class SseHub extends Context.Tag("effect-sse/SseHub")<
     /** The last ten minutes, and the last clients that ended. */
     readonly activity: Effect.Effect<Activity>
     /**
-     * The namespaces that clients listen to, and those that were published to lately: of these at least the last 4,096 are
-     * remembered.
+     * The namespaces and patterns that clients listen to, and the namespaces that were published to lately: of these at
+     * least the last 4,096 are remembered.
      */
     readonly namespaces: Effect.Effect<ReadonlyArray<NamespaceStatus>>
     /** Ends a client's connection; `false` if there is no such client. */
@@ -108,7 +110,8 @@ export class SseHub extends Context.Tag("effect-sse/SseHub")<
     /** Clients that come and go, from the moment the effect succeeds. The stream ends when the hub is closed. */
     readonly changes: Effect.Effect<Stream.Stream<ClientChange>, never, Scope.Scope>
     /**
-     * Who is there: clients that listen to `namespace` or below it (those of `/` are everywhere and count for `/` only).
+     * Who is there: clients that listen to `namespace` or below it. Those of `/` are everywhere and count for `/` only, as
+     * those of `/rooms/*` do for that pattern and what is above it.
      * First comes a `Joined` for each that is there, then those who come and go, with nobody missed or told twice. A stream
      * that lets more than `maxPendingEvents` wait fails with {@link SubscriberTooSlow}; it ends when the hub is closed.
      */
@@ -131,6 +134,8 @@ export class SseHub extends Context.Tag("effect-sse/SseHub")<
     readonly flush: Effect.Effect<void>
     /** The longest namespace it takes, in bytes. */
     readonly maxNamespaceBytes: number
+    /** Namespaces that one client may name. */
+    readonly maxNamespacesPerClient: number
     /**
      * Closes the hub: takes nothing more, delivers what was taken, tells every client when to come back, and ends all
      * connections and streams. Runs by itself when the layer is released; a further call waits for the first.
@@ -209,19 +214,21 @@ export const make = (options?: HubOptions): Effect.Effect<SseHub["Type"], never,
         return encodeSlice()
       })
 
-    const subscribe = (path: string) =>
+    const parse = (path: string) => NamespacePattern.parse(path, { maxBytes: settings.maxNamespaceBytes })
+    const subscribe = (paths: ReadonlyArray<string>) =>
       Effect.gen(function* () {
-        const namespace = yield* Namespace.parse(path, { maxBytes: settings.maxNamespaceBytes })
+        const namespaces = NamespacePattern.reduce(yield* Effect.forEach(paths, parse))
         const mailbox = yield* Mailbox.make<SseEvent.SseEvent, SubscriberTooSlow>({
           capacity: settings.maxPendingEvents,
           strategy: "dropping"
         })
         const subscriber: Registry.Subscriber = {
           id: nextId(),
-          namespaces: [namespace],
+          namespaces,
           deliver: (batch) => {
             const rest = mailbox.unsafeOfferAll(batch.entries.map((entry) => entry.event))
             if (Chunk.isNonEmpty(rest)) {
+              const namespace = namespaces.join(" ")
               mailbox.unsafeDone(Exit.fail(new SubscriberTooSlow({ namespace, limit: settings.maxPendingEvents })))
             }
           }
@@ -273,7 +280,7 @@ export const make = (options?: HubOptions): Effect.Effect<SseHub["Type"], never,
       sink: Sink.foldLeftChunksEffect(0, (count, chunk: Chunk.Chunk<SseEvent.SseEvent>) =>
         Effect.map(publishAll(chunk), (positions) => count + positions.length)
       ),
-      subscribe: (path) => Stream.unwrapScoped(subscribe(path)),
+      subscribe: (paths) => Stream.unwrapScoped(subscribe(typeof paths === "string" ? [paths] : paths)),
       connect: clients.connect,
       canResume: log.history !== undefined,
       clients: Effect.map(clients.list, (all) => all.map(clientStatus)),
@@ -292,8 +299,7 @@ export const make = (options?: HubOptions): Effect.Effect<SseHub["Type"], never,
       revoke: (principalId, options) => clients.revoke(principalId, Duration.toMillis(options?.remember ?? "24 hours")),
       checkPrincipal: clients.checkPrincipal,
       changes: clients.changes,
-      presence: (path) =>
-        Stream.unwrap(Effect.map(Namespace.parse(path, { maxBytes: settings.maxNamespaceBytes }), clients.presence)),
+      presence: (path) => Stream.unwrap(Effect.map(parse(path), clients.presence)),
       keepalive: Keepalive.stream(settings.keepalive),
       keepaliveMillis: Keepalive.millis(settings.keepalive),
       comeBackIn: clients.comeBackIn,
@@ -301,17 +307,18 @@ export const make = (options?: HubOptions): Effect.Effect<SseHub["Type"], never,
       stallMillis: settings.stallMillis,
       flush: dispatcher.flush.pipe(Effect.zipRight(clients.replayed), Effect.zipRight(clients.forgotten)),
       maxNamespaceBytes: settings.maxNamespaceBytes,
+      maxNamespacesPerClient: settings.maxNamespacesPerClient,
       shutdown,
       awaitShutdown: closed.await
     })
   })
 
 const namespaceStatus = (
-  subscribers: ReadonlyMap<Namespace.Namespace, number>,
+  subscribers: ReadonlyMap<NamespacePattern.NamespacePattern, number>,
   use: NamespaceUse
 ): ReadonlyArray<NamespaceStatus> => {
-  const status = (namespace: Namespace.Namespace): NamespaceStatus => {
-    const { events = 0, lastEventAt } = use.all.get(namespace) ?? {}
+  const status = (namespace: NamespacePattern.NamespacePattern): NamespaceStatus => {
+    const { events = 0, lastEventAt } = use.all.get(namespace as Namespace.Namespace) ?? {}
     return { namespace, subscribers: subscribers.get(namespace) ?? 0, events, lastEventAt }
   }
   return Array.from(new Set([...subscribers.keys(), ...use.all.keys()]), status)

@@ -23,13 +23,16 @@ import * as Admin from "./http/Admin.js"
 import * as ClientAddress from "./http/ClientAddress.js"
 import * as Cors from "./http/Cors.js"
 import * as Health from "./http/Health.js"
+import type { IdempotencyOptions } from "./http/Idempotent.js"
 import * as Metrics from "./http/Metrics.js"
+import * as OpenApi from "./http/OpenApi.js"
 import * as Publish from "./http/Publish.js"
 import * as RateLimit from "./http/RateLimit.js"
 import * as Refusal from "./http/Refusal.js"
 import * as Subscribe from "./http/Subscribe.js"
 import * as Ticket from "./http/Ticket.js"
 import { splitUrl } from "./http/url.js"
+import * as Idempotency from "./Idempotency.js"
 import * as Pipelined from "./internal/pipelined.js"
 import { responseOf } from "./node/NodeConnection.js"
 import { SseHub } from "./SseHub.js"
@@ -65,6 +68,10 @@ export interface RoutesOptions<Subscribe = never, Publish = never, Admin = never
   readonly tickets?: Tickets.Tickets["Type"] | false | undefined
   /** How long a ticket may be used. Default: 30 seconds. */
   readonly ticketLifetime?: Duration.DurationInput | undefined
+  /** Where it is remembered what was published with an `Idempotency-Key`; `false`: such requests are refused. Default: in the memory of this process. */
+  readonly idempotency?: Idempotency.Idempotency["Type"] | false | undefined
+  /** For how long. Default: 10 minutes. */
+  readonly idempotencyWindow?: Duration.DurationInput | undefined
   /** The largest body of a publish, in bytes; a larger one is refused (413). Default: 1 MiB. */
   readonly maxBodyBytes?: number | undefined
   /** Events that are taken in a second over HTTP, from all publishers; more are refused (429). Default: no limit. */
@@ -110,7 +117,8 @@ const handlers = <RS, RP, RA, RM>(options: RoutesOptions<RS, RP, RA, RM>) => {
   const publish: Publish.PublishOptions<RP> = {
     authorize: Access.toHook(publishAccess(options), "publish", options, publishDisabled),
     maxBodyBytes: options.maxBodyBytes ?? 1024 * 1024,
-    rateLimit: RateLimit.make(options.maxPublishesPerSecond ?? Infinity)
+    rateLimit: RateLimit.make(options.maxPublishesPerSecond ?? Infinity),
+    idempotency: idempotencyOptions(options)
   }
   /** Lets pages of other origins in, or keeps them out. */
   const shared = <R>(request: HttpServerRequest.HttpServerRequest, allow: string, handler: Handler<R>): Handler<R> => {
@@ -148,6 +156,10 @@ const handlers = <RS, RP, RA, RM>(options: RoutesOptions<RS, RP, RA, RM>) => {
         exactly<RM>(() => metrics)
       ),
       route(
+        "/openapi.json",
+        exactly<never>((_, request) => shared(request, "GET, HEAD, OPTIONS", OpenApi.handle))
+      ),
+      route(
         "/healthz",
         exactly<never>(() => Health.handle)
       )
@@ -165,6 +177,18 @@ const ticketOptions = <R>(
     throw new Error("ticketLifetime must be from 1 second to 1 hour")
   }
   return { authorize, tickets: tickets ?? Tickets.unsafeMakeMemory(), lifetimeMillis }
+}
+
+const idempotencyOptions = ({
+  idempotency,
+  idempotencyWindow = "10 minutes"
+}: Pick<RoutesOptions, "idempotency" | "idempotencyWindow">): IdempotencyOptions | undefined => {
+  if (idempotency === false) return undefined
+  const windowMillis = Duration.toMillis(idempotencyWindow)
+  if (!(windowMillis >= 1000 && Number.isFinite(windowMillis))) {
+    throw new Error("idempotencyWindow must be a time of at least 1 second")
+  }
+  return { store: idempotency ?? Idempotency.unsafeMakeMemory(), windowMillis }
 }
 
 const publishAccess = <R>({
@@ -220,19 +244,25 @@ const failed = (defect: unknown): Effect.Effect<HttpServerResponse.HttpServerRes
  *
  * | route | answers |
  * |---|---|
- * | `GET /subscribe/<namespace>` | 200 and the stream; `/subscribe/` is everything |
+ * | `GET /subscribe/<namespace>?ns=<namespace>` | 200 and the stream; `/subscribe/` is everything. `ns` as often as wanted; a segment `*` is any one |
+ * | `POST /subscribe` | the same; the body is `{"namespaces":["/pets","/time"]}` |
  * | `HEAD /subscribe/<namespace>` | the same head; nobody is registered |
  * | `POST /tickets?ns=<namespace>` | 201 `{"ticket":"...","expiresIn":30}`, for `?ticket=` of a subscribe, once |
  * | `POST /publish/<namespace>?event=&id=&retry=` | 202 `{"position":"..."}`; the body is the data |
  * | the same with `content-type: application/x-ndjson` | 202 `{"positions":[...]}`; all lines are published or none |
+ * | `POST /publish` | the same for any namespaces, as NDJSON or as JSON `{"events":[{"namespace","data"}]}` |
+ * | `GET /openapi.json` | what publishes and operates, as OpenAPI 3.1 |
  * | `GET /admin/` | the admin page |
  * | `GET /admin/status.json?limit=&after=&namespace=&filter=&sort=` | the status: the Go server's fields, and more |
  * | `DELETE /admin/clients/<id>` | 204; ends a client's connection |
  * | `GET /metrics` | the process's Effect metrics, for Prometheus |
  * | `GET /healthz` | 200 `{"status":"ok"}`, or 503 `{"status":"draining"}` when the hub is closing |
  *
- * A refusal has a JSON body `{"error","message"}`: 400 bad input, 401 or 403 who may not, 405 method, 413 body too large, 415
- * media type, 429 too many events, 500 a defect in a hook of yours, 503 publishing while shutting down.
+ * A publish with an `Idempotency-Key` that comes again is answered as it was, and published once.
+ *
+ * A refusal has a JSON body `{"error","message"}`: 400 bad input, 401 or 403 who may not, 405 method, 409 and 422 idempotency
+ * keys, 413 body too large, 415 media type, 429 too many events, 500 a defect in a hook of yours, 503 publishing while shutting
+ * down.
  *
  * @throws Error if the options make no sense (see {@link RoutesOptions})
  * @since 0.1.0

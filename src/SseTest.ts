@@ -15,7 +15,7 @@ import type { EndReason } from "./Connection.js"
 import type { ConnectRequest } from "./HubClient.js"
 import { turn } from "./internal/eventLoop.js"
 import { Recorder } from "./internal/recorder.js"
-import * as Namespace from "./Namespace.js"
+import * as NamespacePattern from "./NamespacePattern.js"
 import type { HubOptions } from "./SseConfig.js"
 import type { InvalidNamespace } from "./SseError.js"
 import type { Reset } from "./SseEvent.js"
@@ -139,7 +139,7 @@ export type ConnectError = InvalidNamespace | Effect.Effect.Error<ReturnType<Sse
 /**
  * Connects a client, which goes away with the scope. It gets every event published from now on.
  *
- * @param namespaces what it listens to: the path behind `/subscribe`, or several
+ * @param namespaces what it listens to: the path behind `/subscribe`, or several; `*` is any one segment
  * @since 0.1.0
  * @category testing
  * @example
@@ -164,7 +164,7 @@ export const connect = (
 ): Effect.Effect<RecordedClient, ConnectError, SseHub.SseHub | Scope.Scope> =>
   Effect.gen(function* () {
     const hub = yield* SseHub.SseHub
-    const parse = (path: string) => Namespace.parse(path, { maxBytes: hub.maxNamespaceBytes })
+    const parse = (path: string) => NamespacePattern.parse(path, { maxBytes: hub.maxNamespaceBytes })
     const [first, ...rest] = typeof namespaces === "string" ? ([namespaces] as const) : namespaces
     const parsed = [yield* parse(first), ...(yield* Effect.forEach(rest, parse))] as const
     const queue = yield* Mailbox.make<ReceivedEvent>()

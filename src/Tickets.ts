@@ -11,7 +11,7 @@ import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Option from "effect/Option"
 import type { Principal } from "./HubClient.js"
-import type { Namespace } from "./Namespace.js"
+import type { NamespacePattern } from "./NamespacePattern.js"
 import { Refused } from "./SseError.js"
 
 /**
@@ -22,7 +22,7 @@ import { Refused } from "./SseError.js"
  */
 export interface Grant {
   readonly principal: Principal
-  readonly namespaces: ReadonlyArray<Namespace>
+  readonly namespaces: ReadonlyArray<NamespacePattern>
 }
 
 /**

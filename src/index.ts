@@ -21,6 +21,10 @@ export * as HubStatus from "./HubStatus.js"
 /**
  * @since 0.1.0
  */
+export * as Idempotency from "./Idempotency.js"
+/**
+ * @since 0.1.0
+ */
 export * as Keepalive from "./Keepalive.js"
 /**
  * @since 0.1.0

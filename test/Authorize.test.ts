@@ -1,6 +1,6 @@
 import { HttpLayerRouter, HttpServerResponse, type HttpServerRequest } from "@effect/platform"
 import { assert, describe, it } from "@effect/vitest"
-import { Authorize, Namespace, SseError, SseHub, SseLayer, SseRoutes } from "effect-sse"
+import { Authorize, NamespacePattern, SseError, SseHub, SseLayer, SseRoutes } from "effect-sse"
 import { Context, Effect, FastCheck as fc, Layer, Redacted, type Scope, TestClock } from "effect"
 import { connect, request as rawRequest } from "./support/rawClient.js"
 import { port, serverLayer } from "./support/server.js"
@@ -23,8 +23,8 @@ const cookie = (text: string) => ({ headers: { cookie: text } })
 
 describe("Authorize", () => {
   describe("covers", () => {
-    const key = fc.constantFrom("a", "b", "*", "é")
-    const path = fc.array(key, { maxLength: 4 }).map((keys) => Namespace.make("/" + keys.join("/")))
+    const key = fc.constantFrom("a", "b", "*", "é", "%2A")
+    const path = fc.array(key, { maxLength: 4 }).map((keys) => NamespacePattern.make("/" + keys.join("/")))
 
     it.prop(
       "what a walk over whole segments covers",
@@ -40,13 +40,22 @@ describe("Authorize", () => {
 
     it("every one of the namespaces, by whole segments and canonical form", () => {
       const covers = (patterns: ReadonlyArray<string>, ...wanted: ReadonlyArray<string>) =>
-        Authorize.covers(patterns, wanted.map(Namespace.make))
+        Authorize.covers(
+          patterns,
+          wanted.map((text) => NamespacePattern.make(text))
+        )
       assert.isTrue(covers(["/pets", "/rooms/*/alerts"], "/pets/dogs", "/rooms/7/alerts", "/rooms/7/alerts/x"))
       assert.isFalse(covers(["/pets", "/rooms/*/alerts"], "/pets/dogs", "/rooms/7"))
       assert.isFalse(covers(["/pets"], "/petstore"))
       assert.isFalse(covers(["/pets"], "/"))
       assert.isFalse(covers(["/*"], "/"))
-      assert.isFalse(covers(["/rooms/1"], "/rooms/*"), "a namespace that looks like a pattern")
+      assert.isFalse(covers(["/rooms/1"], "/rooms/*"), "one room is not all")
+      assert.isFalse(covers(["/rooms/%2A"], "/rooms/*"), "nor is the one with the name of a star")
+      assert.isTrue(covers(["/rooms/*"], "/rooms/*", "/rooms/*/alerts", "/rooms/%2A"))
+      assert.isTrue(covers(["/rooms"], "/rooms/*"))
+      assert.isFalse(covers(["/rooms/*/alerts"], "/rooms/*"))
+      assert.isFalse(covers(["/*/x"], "/*/*"))
+      assert.isFalse(covers(["/a", "/b"], "/*"), "whatever comes later is neither")
       assert.isTrue(covers(["/"], "/"))
       assert.isTrue(covers(["/caf%C3%A9"], "/café"))
       assert.isFalse(covers(["/a/b"], "/a%2Fb"))

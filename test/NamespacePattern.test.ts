@@ -33,27 +33,68 @@ describe("NamespacePattern", () => {
     assert.throws(() => NamespacePattern.make("*"), /invalid namespace/)
   })
 
-  const segment = fc.constantFrom("a", "b", "c")
-  const path = fc.array(segment, { maxLength: 4 }).map((segments) => "/" + segments.join("/"))
+  it("has one form, in which a wildcard is told from a star", () => {
+    for (const [text, canonical] of [
+      ["/rooms/*/alerts/", "/rooms/*/alerts"],
+      ["/*", "/*"],
+      ["/%2a/*", "/%2A/*"],
+      ["/caf%C3%A9/*", "/café/*"],
+      ["/*/a%2Fb", "/*/a%2Fb"],
+      ["/*a/**", "/*a/**"]
+    ] as const) {
+      assert.strictEqual<string>(NamespacePattern.make(text), canonical)
+      assert.strictEqual<string>(NamespacePattern.make(canonical), canonical)
+    }
+    const error = Either.getOrThrow(Either.flip(NamespacePattern.parse("/rooms/*/../x")))
+    assert.deepInclude(error, { input: "/rooms/*/../x", rule: "dot-segment" })
+    assert.isTrue(Either.isLeft(NamespacePattern.parse("/*/*", { maxBytes: 3 })))
+    assert.isTrue(Either.isRight(NamespacePattern.parse("/*/*", { maxBytes: 4 })))
+  })
+
+  const segment = fc.constantFrom("a", "b", "c", "%2A")
+  const path = fc.array(segment, { maxLength: 4 }).map((segments) => Namespace.make("/" + segments.join("/")))
   const pattern = fc
     .array(fc.oneof(segment, fc.constant("*")), { maxLength: 4 })
-    .map((segments) => "/" + segments.join("/"))
+    .map((segments) => NamespacePattern.make("/" + segments.join("/")))
+
+  /** What a pattern matches, without a word of the code that is tested. */
+  const reference = (pattern: string, published: string): boolean => {
+    const [wanted, given] = [pattern, published].map((text) => text.split("/").filter((segment) => segment !== ""))
+    return wanted!.every((segment, i) => (segment === "*" ? given![i] !== undefined : segment === given![i]))
+  }
 
   it.prop(
-    "overlaps what a subscriber can get something of",
-    [pattern, path, path],
-    ([pattern, subscribed, published]) => {
-      const self = NamespacePattern.make(pattern)
-      const isCovered = NamespacePattern.matches(self, Namespace.make(published))
-      const isGot = Namespace.matches(Namespace.make(subscribed), Namespace.make(published))
-      if (isCovered && isGot) assert.isTrue(NamespacePattern.overlaps(self, Namespace.make(subscribed)))
-      // And the other way round: something below both exists.
-      if (NamespacePattern.overlaps(self, Namespace.make(subscribed))) {
-        const keys = Namespace.segments(Namespace.make(subscribed))
-        const below = self.keys.map((key, i) => key ?? keys[i] ?? "x").concat(keys.slice(self.keys.length))
-        const both = Namespace.make("/" + below.join("/"))
-        assert.isTrue(NamespacePattern.matches(self, both) && Namespace.matches(Namespace.make(subscribed), both))
-      }
+    "matches what a walk over segments matches",
+    [fc.array(pattern, { maxLength: 5 }), path],
+    ([all, published]) => {
+      for (const one of all) assert.strictEqual(NamespacePattern.matches(one, published), reference(one, published))
+      const expected = all.some((one) => reference(one, published))
+      assert.strictEqual(NamespacePattern.matchesAny(all)(published), expected)
+      const reduced = NamespacePattern.reduce(all)
+      assert.strictEqual(NamespacePattern.matchesAny(reduced)(published), expected, "nothing is lost by reducing")
     }
   )
+
+  it.prop("covers what can match nothing else", [pattern, pattern, path], ([self, other, published]) => {
+    const covered = NamespacePattern.covers(self, other)
+    if (covered && reference(other, published)) assert.isTrue(reference(self, published))
+    // And the other way round: one that covers another matches it with anything in place of its wildcards.
+    const witness = Namespace.make(other.replaceAll("*", "nobody-names-this"))
+    assert.strictEqual(reference(self, witness), covered)
+  })
+
+  it.prop("overlaps what a subscriber can get something of", [pattern, pattern, path], ([self, other, published]) => {
+    if (reference(self, published) && reference(other, published)) {
+      assert.isTrue(NamespacePattern.overlaps(self, other))
+    }
+    // And the other way round: something below both exists.
+    if (NamespacePattern.overlaps(self, other)) {
+      const [as, bs] = [self, other].map((text) => text.split("/").filter((key) => key !== ""))
+      const both = Array.from({ length: Math.max(as!.length, bs!.length) }, (_, i) => {
+        const key = as![i] === undefined || as![i] === "*" ? bs![i] : as![i]
+        return key === undefined || key === "*" ? "x" : key
+      })
+      assert.isTrue(reference(self, "/" + both.join("/")) && reference(other, "/" + both.join("/")))
+    }
+  })
 })

@@ -270,8 +270,8 @@ describe("SseChannel", () => {
         const team = Texts.at({ org: "café", team: "a/b %" })
         assert.strictEqual<string>(yield* team.namespace, "/orgs/café/a%2Fb %25")
         assert.strictEqual(yield* team.path, "/orgs/caf%C3%A9/a%2Fb%20%25")
-        assert.strictEqual<string>(Texts.prefix, "/orgs")
-        assert.strictEqual<string>(SseChannel.make({ namespace: "/:a/b", schema: Message }).prefix, "/")
+        assert.strictEqual<string>(Texts.pattern, "/orgs/*/*")
+        assert.strictEqual<string>(SseChannel.make({ namespace: "/:a/*/b", schema: Message }).pattern, "/*/%2A/b")
         assert.deepStrictEqual(yield* Texts.params(yield* team.namespace), Option.some({ org: "café", team: "a/b %" }))
         assert.deepStrictEqual(yield* Rooms.params(Namespace.make("/rooms/7/messages")), Option.some({ room: 7 }))
         for (const path of ["/", "/rooms/7", "/rooms/7/messages/x", "/room/7/messages"]) {

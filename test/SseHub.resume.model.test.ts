@@ -4,7 +4,7 @@
  * order, nothing twice, nothing missing but where it was told, and told nothing but where something is missing.
  */
 import { assert, describe, it } from "@effect/vitest"
-import { type HubClient, Namespace, SseHub } from "effect-sse"
+import { type HubClient, Namespace, NamespacePattern, SseHub } from "effect-sse"
 import { Effect, Exit, FastCheck as fc, Layer, Scope } from "effect"
 import { pause, turn } from "../src/internal/eventLoop.js"
 import { blocksOf, RecordedConnection } from "./support/recorded.js"
@@ -49,10 +49,22 @@ const steps = fc.oneof(
 
 const cases = fc.record({
   setup: setups,
-  subscriptions: fc.array(fc.constantFrom(["/"], ["/a"], ["/a/b", "/c"], ["/state"], ["/fleeting", "/a"]), {
-    minLength: 4,
-    maxLength: 4
-  }),
+  subscriptions: fc.array(
+    fc.constantFrom(
+      ["/"],
+      ["/a"],
+      ["/a/b", "/c"],
+      ["/state"],
+      ["/fleeting", "/a"],
+      ["/*"],
+      ["/*/x", "/a/*"],
+      ["/state/*", "/*/b", "/c"]
+    ),
+    {
+      minLength: 4,
+      maxLength: 4
+    }
+  ),
   steps: fc.array(steps, { minLength: 5, maxLength: 40 })
 })
 
@@ -70,10 +82,10 @@ class Viewer {
   /** How much had been published when it came first, or last came with nothing. */
   from: number | undefined
 
-  constructor(readonly namespaces: readonly [Namespace.Namespace, ...ReadonlyArray<Namespace.Namespace>]) {}
+  constructor(readonly namespaces: HubClient.ConnectRequest["namespaces"]) {}
 
   wants(namespace: string): boolean {
-    return this.namespaces.some((one) => Namespace.matches(one, Namespace.make(namespace)))
+    return this.namespaces.some((one) => NamespacePattern.matches(one, Namespace.make(namespace)))
   }
 
   /** Takes what the connection was given, but for the last blocks. */
@@ -120,7 +132,7 @@ const run = ({ setup, steps, subscriptions }: typeof cases extends fc.Arbitrary<
     })
     let { hub, scope } = yield* start
     const viewers = subscriptions.map((paths) => {
-      const [first, ...rest] = paths.map((path) => Namespace.make(path))
+      const [first, ...rest] = paths.map((path) => NamespacePattern.make(path))
       return new Viewer([first!, ...rest])
     })
 

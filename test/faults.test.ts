@@ -128,8 +128,8 @@ describe("faults", () => {
           return clients.length === healthy
         })
       )
-      // The stall timeout, and a third of it until it is looked at.
-      assert.isBelow(performance.now() - start, 500 * 1.34 + 1000)
+      // The stall timeout, and a third of it until it is looked at; the rest is for a machine that has other things to do.
+      assert.isBelow(performance.now() - start, 500 * 1.34 + 5000)
       assert.strictEqual((yield* hub.status).ended.stalled, 20)
     })
   )

@@ -10,7 +10,8 @@ import * as Either from "effect/Either"
 import * as Option from "effect/Option"
 import type { Authorize } from "../Authorize.js"
 import type { Principal } from "../HubClient.js"
-import { type Namespace, root } from "../Namespace.js"
+import { root } from "../Namespace.js"
+import type { NamespacePattern } from "../NamespacePattern.js"
 import { Refused } from "../SseError.js"
 import { SseHub } from "../SseHub.js"
 import * as ClientAddress from "./ClientAddress.js"
@@ -79,7 +80,7 @@ export const toHook = <R>(
 export const check = <R>(
   hook: Authorize<R>,
   request: HttpServerRequest.HttpServerRequest,
-  namespaces: ReadonlyArray<Namespace>,
+  namespaces: ReadonlyArray<NamespacePattern>,
   hub: SseHub["Type"]
 ): Effect.Effect<Principal, Refused | HttpServerResponse.HttpServerResponse, R> =>
   Effect.tap(hook(request, namespaces), hub.checkPrincipal)

@@ -12,7 +12,8 @@ import * as Either from "effect/Either"
 import * as Schedule from "effect/Schedule"
 import * as Sink from "effect/Sink"
 import * as Stream from "effect/Stream"
-import * as Namespace from "../Namespace.js"
+import { root } from "../Namespace.js"
+import * as NamespacePattern from "../NamespacePattern.js"
 import * as NodeConnection from "../node/NodeConnection.js"
 import { SseHub } from "../SseHub.js"
 import * as SseEvent from "../SseEvent.js"
@@ -122,7 +123,7 @@ const readQuery = (params: URLSearchParams): Either.Either<Status.Query, HttpSer
   const after = params.get("after") ?? "0"
   if (!/^\d{1,15}$/.test(after)) return refuse("after", 'the "next" of an earlier answer')
   if (after !== "0" && sort !== "age") return refuse("after", "left out unless connections are sorted by age")
-  const namespace = Namespace.parse(params.get("namespace") ?? "/")
+  const namespace = NamespacePattern.parse(params.get("namespace") ?? "/")
   if (Either.isLeft(namespace)) return Either.left(Refusal.invalidNamespace(namespace.left))
   return Either.right({
     limit: Number(limit),
@@ -153,7 +154,7 @@ const current = (hub: SseHub["Type"], shared: Shared): Effect.Effect<Uint8Array>
   Effect.gen(function* () {
     const now = yield* Clock.currentTimeMillis
     if (shared.last !== undefined && Math.abs(now - shared.last.at) < 900) return shared.last.block
-    const made = block("status", yield* Status.summary(hub, shared.node, Namespace.root))
+    const made = block("status", yield* Status.summary(hub, shared.node, root))
     shared.last = { at: now, block: made }
     return made
   })
@@ -163,10 +164,11 @@ const shownEvents = 50
 
 /** What is published to a namespace and below, as it comes. */
 const watch = (path: string): Either.Either<Source, HttpServerResponse.HttpServerResponse> =>
-  Either.mapBoth(Namespace.parse(path === "" ? "/" : path), {
+  Either.mapBoth(NamespacePattern.parse(path === "" ? "/" : path), {
     onLeft: Refusal.invalidNamespace,
-    onRight: (namespace) => (hub: SseHub["Type"]) =>
-      hub.subscribe(Namespace.toPath(namespace)).pipe(
+    // The canonical form is a path that is read as the same pattern.
+    onRight: (pattern) => (hub: SseHub["Type"]) =>
+      hub.subscribe(pattern).pipe(
         Stream.aggregateWithin(collect, Schedule.spaced("250 millis")),
         Stream.filter(({ count }) => count > 0),
         Stream.map(({ count, last }) => block("events", { skipped: count - last.length, events: last.map(shown) })),

@@ -48,10 +48,11 @@ export interface Cors {
 }
 
 /** What a page may read of an answer's head, besides what it always may. */
-const exposed = "sse-keepalive, sse-reset"
+const exposed = "idempotency-replayed, sse-keepalive, sse-reset"
 
 /** What a page may send: also what Effect's `HttpClient` tells of a trace. */
-const accepted = "authorization, cache-control, content-type, last-event-id, b3, traceparent, tracestate"
+const accepted =
+  "authorization, cache-control, content-type, idempotency-key, last-event-id, b3, traceparent, tracestate"
 
 /**
  * @throws Error if the options make no sense

@@ -4,7 +4,7 @@
  * @internal
  */
 import * as HttpServerResponse from "@effect/platform/HttpServerResponse"
-import type { InvalidEvent, InvalidNamespace, Refused } from "../SseError.js"
+import type { InvalidEvent, InvalidNamespace, LimitReached, Refused } from "../SseError.js"
 
 export const refuse = (
   status: number,
@@ -22,6 +22,9 @@ export const refuse = (
 
 export const invalidNamespace = (error: InvalidNamespace): HttpServerResponse.HttpServerResponse =>
   refuse(400, error._tag, error.message, { details: { rule: error.rule } })
+
+export const tooManyNamespaces = ({ _tag, limit, message }: LimitReached): HttpServerResponse.HttpServerResponse =>
+  refuse(400, _tag, message, { details: { limit } })
 
 export const invalidEvent = (
   error: InvalidEvent,

@@ -1,5 +1,6 @@
 /**
- * `GET /subscribe/<namespace>`: the stream.
+ * `GET /subscribe/<namespace>?ns=<namespace>`: the stream, of one namespace or several. `POST` with a list of them gives the
+ * same.
  *
  * @internal
  */
@@ -13,12 +14,12 @@ import type { Authorize } from "../Authorize.js"
 import * as Connection from "../Connection.js"
 import type { Start } from "../EventLog.js"
 import type { Connected, Principal } from "../HubClient.js"
-import * as Namespace from "../Namespace.js"
 import * as NodeConnection from "../node/NodeConnection.js"
 import type { EventLogError, HubClosed, LimitReached, Refused } from "../SseError.js"
 import * as SseEvent from "../SseEvent.js"
 import { SseHub } from "../SseHub.js"
 import * as Access from "./Access.js"
+import * as Namespaces from "./Namespaces.js"
 import * as Refusal from "./Refusal.js"
 import { startOf } from "./Resume.js"
 import { splitUrl } from "./url.js"
@@ -30,7 +31,7 @@ export interface SubscribeOptions<R> {
   readonly connection: "auto" | "portable"
 }
 
-export const allow = "GET, HEAD, OPTIONS"
+export const allow = "GET, HEAD, POST, OPTIONS"
 
 const head = {
   // A transforming proxy would hold events back to compress them.
@@ -45,20 +46,48 @@ const contentType = "text/event-stream"
 export const handle = <R>(path: string, options: SubscribeOptions<R>): Handler<R> =>
   Effect.contextWithEffect((context: Context.Context<Needs>): Handler<R> => {
     const request = Context.get(context, HttpServerRequest.HttpServerRequest)
-    if (request.method !== "GET" && request.method !== "HEAD") return Effect.succeed(Refusal.methodNotAllowed(allow))
-    const hub = Context.get(context, SseHub)
-    const namespace = Namespace.parse(path === "" ? "/" : path, { maxBytes: hub.maxNamespaceBytes })
-    if (Either.isLeft(namespace)) return Effect.succeed(Refusal.invalidNamespace(namespace.left))
-    const namespaces = [namespace.right] as const
-    const start = hub.canResume ? startOf(request) : undefined
-    if (typeof start === "string") return Effect.succeed(Refusal.refuse(400, "BadRequest", start))
-    const { authorize } = options
-    if (authorize === undefined) return subscribe(namespaces, start, options, context, undefined)
-    return Effect.matchEffect(Access.check(authorize, request, namespaces, hub), {
-      onFailure: (refused) => refuse(refused, hub),
-      onSuccess: (principal) => subscribe(namespaces, start, options, context, principal)
-    })
+    const isRoot = path === "" || path === "/"
+    const named = isRoot ? Namespaces.inQuery(request) : [path, ...Namespaces.inQuery(request)]
+    switch (request.method) {
+      case "GET":
+      case "HEAD":
+        return listen(named.length === 0 ? ["/"] : named, options, context)
+      case "POST":
+        if (!Namespaces.isJson(request)) return Effect.succeed(unsupported)
+        return Effect.matchEffect(Namespaces.inBody(request), {
+          onFailure: Effect.succeed,
+          onSuccess: (listed) => listen([...named, ...listed], options, context)
+        })
+      default:
+        return Effect.succeed(Refusal.methodNotAllowed(allow))
+    }
   })
+
+const unsupported = Refusal.refuse(
+  415,
+  "UnsupportedMediaType",
+  'POST takes a list as application/json: {"namespaces":["/pets"]}'
+)
+
+const listen = <R>(
+  paths: ReadonlyArray<string>,
+  options: SubscribeOptions<R>,
+  context: Context.Context<Needs>
+): Handler<R> => {
+  const request = Context.get(context, HttpServerRequest.HttpServerRequest)
+  const hub = Context.get(context, SseHub)
+  const parsed = Namespaces.parse(paths, hub)
+  if (Either.isLeft(parsed)) return Effect.succeed(parsed.left)
+  const namespaces = parsed.right
+  const start = hub.canResume ? startOf(request) : undefined
+  if (typeof start === "string") return Effect.succeed(Refusal.refuse(400, "BadRequest", start))
+  const { authorize } = options
+  if (authorize === undefined) return subscribe(namespaces, start, options, context, undefined)
+  return Effect.matchEffect(Access.check(authorize, request, namespaces, hub), {
+    onFailure: (refused) => refuse(refused, hub),
+    onSuccess: (principal) => subscribe(namespaces, start, options, context, principal)
+  })
+}
 
 type Needs = SseHub | HttpServerRequest.HttpServerRequest | Scope.Scope
 
@@ -85,7 +114,7 @@ const headsOf = (keepaliveMillis: number | undefined) => {
 }
 
 const subscribe = (
-  namespaces: readonly [Namespace.Namespace],
+  namespaces: Namespaces.Patterns,
   start: Start | undefined,
   options: Omit<SubscribeOptions<never>, "authorize">,
   context: Context.Context<Needs>,
@@ -123,7 +152,7 @@ const refuse = (error: Failure, hub: SseHub["Type"]): Effect.Effect<HttpServerRe
   if (HttpServerResponse.isServerResponse(error)) return Effect.succeed(error)
   if (error._tag === "Refused" && error.kind !== "unavailable") return Effect.succeed(Access.answer(error))
   if (error._tag === "LimitReached" && error.limit === "maxNamespacesPerClient") {
-    return Effect.succeed(Refusal.refuse(400, error._tag, error.message, { details: { limit: error.limit } }))
+    return Effect.succeed(Refusal.tooManyNamespaces(error))
   }
   return Effect.map(hub.comeBackIn, (millis) => {
     if (error._tag === "LimitReached" && hub.whenFull === "refuse") {

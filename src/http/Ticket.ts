@@ -7,16 +7,15 @@ import * as HttpMiddleware from "@effect/platform/HttpMiddleware"
 import * as HttpServerRequest from "@effect/platform/HttpServerRequest"
 import * as HttpServerResponse from "@effect/platform/HttpServerResponse"
 import * as Effect from "effect/Effect"
-import * as Either from "effect/Either"
 import * as Option from "effect/Option"
-import * as Schema from "effect/Schema"
 import type { Authorize } from "../Authorize.js"
-import * as Namespace from "../Namespace.js"
+import * as NamespacePattern from "../NamespacePattern.js"
 import { Refused } from "../SseError.js"
 import { SseHub } from "../SseHub.js"
 import type { Tickets } from "../Tickets.js"
 import * as Access from "./Access.js"
-import { readBody } from "./Publish.js"
+import { digest } from "./digest.js"
+import * as Namespaces from "./Namespaces.js"
 import * as Refusal from "./Refusal.js"
 import { splitUrl } from "./url.js"
 
@@ -25,10 +24,6 @@ export interface TicketOptions<R> {
   readonly tickets: Tickets["Type"]
   readonly lifetimeMillis: number
 }
-
-/** Namespaces of one ticket, and bytes of a body that names them. */
-const maxNamespaces = 100
-const maxBodyBytes = 16 * 1024
 
 /** The ticket of a request. */
 const ticketOf = (url: string): string | undefined => {
@@ -62,7 +57,7 @@ export const accept = <R>({ authorize, tickets }: TicketOptions<R>): Authorize<R
       const grant = yield* tickets.take(yield* digest(ticket))
       if (Option.isNone(grant)) return yield* new Refused({ kind: "unauthenticated", reason })
       const { namespaces: granted, principal } = grant.value
-      if (!namespaces.every((wanted) => granted.some((one) => Namespace.matches(one, wanted)))) {
+      if (!namespaces.every((wanted) => granted.some((one) => NamespacePattern.covers(one, wanted)))) {
         return yield* new Refused({ kind: "forbidden", reason: "this ticket was for other namespaces" })
       }
       return principal
@@ -77,16 +72,8 @@ export const handle = <R>(
     const request = yield* HttpServerRequest.HttpServerRequest
     if (request.method !== "POST") return Refusal.methodNotAllowed("POST, OPTIONS")
     const hub = yield* SseHub
-    const named = yield* readNamespaces(request)
-    if (named.length === 0 || named.length > maxNamespaces) {
-      return invalid(`name 1 to ${maxNamespaces} namespaces: ?ns=/pets&ns=/time, or {"namespaces":["/pets"]}`)
-    }
-    const namespaces: Array<Namespace.Namespace> = []
-    for (const path of named) {
-      const namespace = Namespace.parse(path, { maxBytes: hub.maxNamespaceBytes })
-      if (Either.isLeft(namespace)) return Refusal.invalidNamespace(namespace.left)
-      namespaces.push(namespace.right)
-    }
+    const named = Namespaces.isJson(request) ? yield* Namespaces.inBody(request) : Namespaces.inQuery(request)
+    const namespaces = yield* Namespaces.parse(named, hub)
     const principal = yield* Access.check(options.authorize, request, namespaces, hub)
     const ticket = base64url(crypto.getRandomValues(new Uint8Array(32)))
     yield* options.tickets.put(yield* digest(ticket), { principal, namespaces }, options.lifetimeMillis)
@@ -95,37 +82,6 @@ export const handle = <R>(
       { status: 201, headers: { "cache-control": "no-store" } }
     )
   }).pipe(Effect.catchAll((refused) => Effect.succeed(Access.answer(refused))))
-
-const invalid = (message: string) => Refusal.refuse(400, "BadRequest", message)
-
-const decodeBody = Schema.decodeUnknownEither(
-  Schema.parseJson(Schema.Struct({ namespaces: Schema.Array(Schema.String) }))
-)
-
-const readNamespaces = (
-  request: HttpServerRequest.HttpServerRequest
-): Effect.Effect<ReadonlyArray<string>, HttpServerResponse.HttpServerResponse> => {
-  if (!/^application\/json\b/i.test(request.headers["content-type"] ?? "")) {
-    return Effect.succeed(new URLSearchParams(splitUrl(request.url)[1]).getAll("ns"))
-  }
-  return readBody(request, maxBodyBytes).pipe(
-    Effect.mapError(({ response }) => response),
-    Effect.flatMap((body) =>
-      Either.match(decodeBody(new TextDecoder().decode(body)), {
-        // What is wrong with it is not said: it may hold what it should not.
-        onLeft: () => Effect.fail(invalid('the body is not {"namespaces":["/pets"]}')),
-        onRight: ({ namespaces }) => Effect.succeed(namespaces)
-      })
-    )
-  )
-}
-
-/** SHA-256 in hexadecimal. */
-const digest = (text: string): Effect.Effect<string> =>
-  Effect.map(
-    Effect.promise(() => crypto.subtle.digest("SHA-256", new TextEncoder().encode(text))),
-    (bytes) => Array.from(new Uint8Array(bytes), (byte) => byte.toString(16).padStart(2, "0")).join("")
-  )
 
 const base64url = (bytes: Uint8Array): string =>
   btoa(String.fromCharCode(...bytes))

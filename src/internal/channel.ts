@@ -106,7 +106,7 @@ export const define = <Path extends string, A, R, Params, Segments, ParamsR, Enc
     const decode = Schema.decode(params)
     return {
       ...definition,
-      prefix: template.prefix,
+      pattern: template.pattern,
       at: (params) => channel(Effect.mapError(Effect.flatMap(encode(params), template.build), encodeError("params"))),
       params: (namespace) => {
         const segments = template.match(namespace)
@@ -118,8 +118,6 @@ export const define = <Path extends string, A, R, Params, Segments, ParamsR, Enc
   }
   const texts = () => Schema.Struct(Object.fromEntries(template.names.map((name) => [name, Schema.String])))
   const made =
-    template.names.length === 0
-      ? channel(Effect.succeed(template.prefix))
-      : family((options.params ?? texts()) as never)
+    template.names.length === 0 ? channel(Effect.succeed(Ns.make(text))) : family((options.params ?? texts()) as never)
   return made as Defined<Path, Params, A, R | ParamsR>
 }

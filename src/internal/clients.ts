@@ -10,7 +10,7 @@ import type * as Scope from "effect/Scope"
 import { type EndReason, endReasons } from "../Connection.js"
 import type { History } from "../EventLog.js"
 import type { ClientChange, Connected, ConnectRequest, Principal } from "../HubClient.js"
-import type { Namespace } from "../Namespace.js"
+import { type NamespacePattern, reduce } from "../NamespacePattern.js"
 import type { HubSettings } from "../SseConfig.js"
 import { type EventLogError, HubClosed, type LimitReached, type Refused } from "../SseError.js"
 import * as SseEvent from "../SseEvent.js"
@@ -56,7 +56,7 @@ export interface Clients {
   readonly totals: Totals
   readonly ended: Record<EndReason, number>
   /** How many clients named each namespace. */
-  readonly byNamespace: () => ReadonlyMap<Namespace, number>
+  readonly byNamespace: () => ReadonlyMap<NamespacePattern, number>
   readonly relieve: Waiting.Waiting["relieve"]
   readonly pressure: Waiting.Waiting["pressure"]
 }
@@ -131,7 +131,7 @@ export const make = (
 
     const register = (
       request: ConnectRequest,
-      namespaces: ReadonlyArray<Namespace>,
+      namespaces: ReadonlyArray<NamespacePattern>,
       plan: Replay.Plan | undefined
     ): Effect.Effect<Connected, HubClosed | LimitReached | Refused> =>
       Effect.flatMap(
@@ -182,7 +182,7 @@ export const make = (
       )
 
     const connect: Clients["connect"] = (request) => {
-      const namespaces = Registry.reduce(request.namespaces)
+      const namespaces = reduce(request.namespaces)
       return replay === undefined
         ? register(request, namespaces, undefined)
         : Effect.flatMap(replay.plan(request.start, namespaces), (plan) => register(request, namespaces, plan))

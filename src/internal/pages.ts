@@ -6,7 +6,7 @@
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import type { Gap, History } from "../EventLog.js"
-import type { Namespace } from "../Namespace.js"
+import type { NamespacePattern } from "../NamespacePattern.js"
 import type { EventLogError } from "../SseError.js"
 import { pause } from "./eventLoop.js"
 import { type Frame, join } from "./frame.js"
@@ -34,7 +34,7 @@ const keptMillis = 1000
 
 const sizeOf = (page: SharedPage | undefined): number => (page === undefined ? 0 : 256 + (page.frame?.size ?? 0))
 
-const keyOf = (after: string, namespaces: ReadonlyArray<Namespace>): string => [after, ...namespaces].join("\n")
+const keyOf = (after: string, namespaces: ReadonlyArray<NamespacePattern>): string => [after, ...namespaces].join("\n")
 
 export const make = (history: History): Effect.Effect<Pages, never, Scope.Scope> =>
   Effect.gen(function* () {

@@ -20,7 +20,7 @@ import type { Client } from "./client.js"
 import { pause, turn } from "./eventLoop.js"
 import { join } from "./frame.js"
 import * as Pages from "./pages.js"
-import type { Namespace } from "../Namespace.js"
+import type { NamespacePattern } from "../NamespacePattern.js"
 
 /** What a client that connects is to get before it is live. */
 export interface Plan {
@@ -33,7 +33,10 @@ export interface Plan {
 }
 
 export interface Replay {
-  readonly plan: (start: Start | undefined, namespaces: ReadonlyArray<Namespace>) => Effect.Effect<Plan, EventLogError>
+  readonly plan: (
+    start: Start | undefined,
+    namespaces: ReadonlyArray<NamespacePattern>
+  ) => Effect.Effect<Plan, EventLogError>
   /**
    * Begins, in the step that registers the client: what is live is held from here on if need be. Gives the text that the
    * client gets first.
@@ -87,7 +90,7 @@ export const make = (
 
     const plan = (
       start: Start | undefined,
-      namespaces: ReadonlyArray<Namespace>
+      namespaces: ReadonlyArray<NamespacePattern>
     ): Effect.Effect<Plan, EventLogError> => {
       const fresh = { after: undefined, reset: undefined, withLatest: history.hasLatest }
       if (start === undefined) return Effect.succeed(fresh)
@@ -111,7 +114,7 @@ export const make = (
     }
 
     /** Where a client goes on that cannot go on where it was. */
-    const restart = (namespaces: ReadonlyArray<Namespace>): Effect.Effect<string | undefined, EventLogError> =>
+    const restart = (namespaces: ReadonlyArray<NamespacePattern>): Effect.Effect<string | undefined, EventLogError> =>
       settings.afterReset === "now"
         ? Effect.succeed(undefined)
         : Effect.map(history.locate({ _tag: "Earliest" }, position(), namespaces), (found) =>

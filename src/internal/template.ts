@@ -6,6 +6,8 @@
 import type * as Either from "effect/Either"
 import type { Namespace } from "../Namespace.js"
 import * as Ns from "../Namespace.js"
+import type { NamespacePattern } from "../NamespacePattern.js"
+import * as Pattern from "../NamespacePattern.js"
 import type { InvalidNamespace } from "../SseError.js"
 
 /** What stands for each parameter, decoded. */
@@ -13,8 +15,8 @@ export type Segments = Readonly<Record<string, string>>
 
 export interface Template {
   readonly names: ReadonlyArray<string>
-  /** The part before the first parameter. */
-  readonly prefix: Namespace
+  /** With a wildcard for each parameter. */
+  readonly pattern: NamespacePattern
   /** Each parameter becomes one segment, whatever it holds. */
   readonly build: (params: Segments) => Either.Either<Namespace, InvalidNamespace>
   /** `undefined` if the namespace is not of this template; one below such a one is not. */
@@ -32,10 +34,10 @@ export const parse = (text: string): Template => {
   if (bad !== undefined) {
     throw new Error(`namespace ${JSON.stringify(text)}: ":${bad}" is not a name of its own, of letters, digits and "_"`)
   }
-  const firstParam = parts.findIndex((part) => typeof part !== "string")
+  const keys = parts.map((part, i) => (typeof part !== "string" ? "*" : part === "*" ? "%2A" : raw[i]))
   return {
     names,
-    prefix: Ns.make(firstParam === -1 ? text : "/" + raw.slice(0, firstParam).join("/")),
+    pattern: Pattern.make("/" + keys.join("/")),
     build: (params) => Ns.fromSegments(parts.map((part) => (typeof part === "string" ? part : params[part.name]!))),
     match: (namespace) => {
       const segments = Ns.segments(namespace)

@@ -20,6 +20,8 @@ export interface LoadOptions {
   readonly path?: string
   /** When set, client k subscribes to the k-th of many namespaces, and numbers are not checked. */
   readonly namespaces?: number
+  /** It asks for them with a wildcard in front. */
+  readonly wildcards?: boolean
   /** What to ask for; without it, only connect and stay for `idleSeconds`. */
   readonly broadcast?: {
     readonly rate: number
@@ -338,7 +340,9 @@ const openStalled = (): Promise<void> =>
   })
 
 const pathOf = (k: number): string =>
-  options.namespaces === undefined ? path : `/subscribe${namespaceOf(k % options.namespaces)}`
+  options.namespaces === undefined
+    ? path
+    : `/subscribe${namespaceOf(k % options.namespaces).replace(/^\/bench/, options.wildcards === true ? "/*" : "/bench")}`
 
 const openSo = async (count: number, into: Array<Client>, open: (k: number) => Promise<Client>): Promise<void> => {
   let next = 0

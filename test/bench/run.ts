@@ -149,13 +149,14 @@ const crowd = async (server: Server): Promise<Row> => {
   return { p50: round(result.p50), p99: round(result.p99), cpuSeconds: round(result.cpuSeconds), lost: lost(result) }
 }
 
-/** Publishes to the same 100 namespaces, with so many others that are listened to. */
-const namespaces = async (others: number): Promise<Row> => {
+/** Publishes to the same 100 namespaces, with so many others that are listened to; all with a wildcard, if they are. */
+const namespaces = async (others: number, wildcards = false): Promise<Row> => {
   const seconds = 4
   const rate = 20_000
   const result = await measure(ours, {
     clients: 100 + others,
     namespaces: 100 + others,
+    wildcards,
     broadcast: { rate, seconds, size: 64, namespaces: 100 }
   })
   return {
@@ -279,7 +280,9 @@ const full = async () => {
   await scenario("d", "(d) 5 events/s to 10,000 clients, 5 s", () => each(crowd))
   await scenario("e", "(e) 20,000 publishes/s to 100 namespaces, beside others that are listened to", async () => ({
     "100 others": await times("100 others", () => namespaces(100)),
-    "9,900 others": await times("9,900 others", () => namespaces(9900))
+    "9,900 others": await times("9,900 others", () => namespaces(9900)),
+    "100 others, wildcards": await times("100 others, wildcards", () => namespaces(100, true)),
+    "9,900 others, wildcards": await times("9,900 others, wildcards", () => namespaces(9900, true))
   }))
   await scenario("e", "(e) 20,000 publishes/s to random ones of 10,000 namespaces, a client each", async () => ({
     "effect-sse": await times("10,000 namespaces", manyNamespaces)

@@ -38,7 +38,10 @@ describe("Cors", () => {
     Effect.gen(function* () {
       const send = yield* routes()
       const cookie = `jwt=${yield* sign(bySecret(), claims(0))}`
-      const any = { "access-control-allow-origin": "*", "access-control-expose-headers": "sse-keepalive, sse-reset" }
+      const any = {
+        "access-control-allow-origin": "*",
+        "access-control-expose-headers": "idempotency-replayed, sse-keepalive, sse-reset"
+      }
       for (const headers of [{ origin: app }, { origin: "null" }, {}] as ReadonlyArray<Record<string, string>>) {
         const open = yield* send("GET", "/subscribe/pets", { ...headers, cookie })
         assert.deepStrictEqual([open.status, headersOf(open)], [200, any])
@@ -48,7 +51,7 @@ describe("Cors", () => {
         assert.deepStrictEqual([ticket.status, headersOf(ticket)], [201, any])
       }
       for (const [path, method, allow] of [
-        ["/subscribe/pets", "GET", "GET, HEAD, OPTIONS"],
+        ["/subscribe/pets", "GET", "GET, HEAD, POST, OPTIONS"],
         ["/tickets", "POST", "POST, OPTIONS"]
       ] as const) {
         const answer = yield* send("OPTIONS", path, preflight(method, "authorization,cache-control,last-event-id"))
@@ -58,7 +61,7 @@ describe("Cors", () => {
           ...any,
           "access-control-allow-methods": allow,
           "access-control-allow-headers":
-            "authorization, cache-control, content-type, last-event-id, b3, traceparent, tracestate",
+            "authorization, cache-control, content-type, idempotency-key, last-event-id, b3, traceparent, tracestate",
           "access-control-max-age": "86400"
         })
       }
@@ -93,7 +96,7 @@ describe("Cors", () => {
             vary: "Origin",
             "access-control-allow-origin": origin,
             "access-control-allow-credentials": "true",
-            "access-control-expose-headers": "sse-keepalive, sse-reset"
+            "access-control-expose-headers": "idempotency-replayed, sse-keepalive, sse-reset"
           }
           for (const [method, path, status] of [
             ["GET", "/subscribe/pets", 200],
