@@ -27,7 +27,10 @@ export interface HubOptions {
    * that makes more bytes on the wire than this (and 1 KiB for its other fields) is refused. Default: 1 MiB.
    */
   readonly maxPendingBytes?: number | undefined
-  /** How long anything may wait for one client before its connection is ended. Default: 30 seconds. */
+  /**
+   * How long anything may wait for one client before its connection is ended; with `node/KernelQueue` also how long it may
+   * acknowledge nothing of what is under way, so let it be much more than a round trip. Default: 30 seconds.
+   */
   readonly stallTimeout?: Duration.DurationInput | undefined
   /** Events that may wait for one in-process subscriber; with more its stream fails. Default: 16,384. */
   readonly maxPendingEvents?: number | undefined

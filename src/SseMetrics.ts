@@ -224,7 +224,7 @@ export const resumeTags: Readonly<Record<"resumed" | Gap["reason"], Tags>> = tag
 
 /**
  * The tags of {@link publishRefusals}, for each reason: 400 `invalid`, 401 `unauthorized`, 403 `forbidden`, 405 `method`,
- * 413 `too-large`, 415 `media-type`, 429 `too-many`, 503 `unavailable`, and `other`.
+ * 409 and 422 `conflict`, 413 `too-large`, 415 `media-type`, 429 `too-many`, 503 `unavailable`, and `other`.
  *
  * @since 0.1.0
  * @category metrics
@@ -235,6 +235,7 @@ export const publishRefusalTags: Readonly<
     | "unauthorized"
     | "forbidden"
     | "method"
+    | "conflict"
     | "too-large"
     | "media-type"
     | "too-many"
@@ -247,6 +248,7 @@ export const publishRefusalTags: Readonly<
   "unauthorized",
   "forbidden",
   "method",
+  "conflict",
   "too-large",
   "media-type",
   "too-many",

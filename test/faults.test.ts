@@ -374,16 +374,91 @@ describe("faults", () => {
     }
   )
 
+  for (const limit of ["maxClients", "maxClientsPerAddress", "maxClientsPerNamespace"] as const) {
+    during(
+      `a crowd at ${limit} is told to come back, in spread times`,
+      ({ hub, port }) =>
+        Effect.gen(function* () {
+          const answers = yield* all(200, Effect.scoped(request(port, "/subscribe/n")))
+          assert.isTrue(answers.every(({ body, status }) => status === 200 && /^retry:\d+\n\n$/.test(body)))
+          assert.isAbove(new Set(answers.map(({ body }) => body)).size, 100)
+          assert.strictEqual((yield* hub.clients).length, healthy)
+        }),
+      {},
+      { [limit]: healthy }
+    )
+  }
+
   during(
-    "a crowd at the limit is told to come back, in spread times",
+    "a crowd in one namespace, of which the oldest go",
     ({ hub, port }) =>
       Effect.gen(function* () {
-        const answers = yield* all(200, Effect.scoped(request(port, "/subscribe/n")))
-        assert.isTrue(answers.every(({ body, status }) => status === 200 && /^retry:\d+\n\n$/.test(body)))
-        assert.isAbove(new Set(answers.map(({ body }) => body)).size, 100)
-        assert.strictEqual((yield* hub.clients).length, healthy)
+        const crowd = yield* all(healthy + 50, connect(port, "/subscribe/bulk"))
+        yield* eventually(Effect.map(hub.status, ({ ended }) => ended.evicted === 50))
+        for (const { socket } of crowd) socket.destroy()
       }),
     {},
-    { maxClients: healthy }
+    { maxClientsPerNamespace: healthy, whenFull: "evict-oldest" }
+  )
+
+  during(
+    "a flood of publishes to namespaces nobody listens to: what is too much is refused, and few are remembered",
+    ({ hub, port }) =>
+      Effect.gen(function* () {
+        const lines = (i: number) =>
+          Array.from({ length: 1000 }, (_, j) => ({ namespace: `/flood/${i}/${j}`, data: "x" }))
+        const statuses = new Set<number>()
+        for (let i = 0; i < 20; i++) {
+          const { status } = yield* request(port, "/publish/flood", {
+            method: "POST",
+            headers: { Authorization: "Bearer secret", "Content-Type": "application/x-ndjson" },
+            body: lines(i)
+              .map((line) => JSON.stringify(line))
+              .join("\n")
+          })
+          statuses.add(status)
+          yield* hub.publishAll(lines(i))
+        }
+        assert.deepStrictEqual([...statuses], [202, 429])
+        assert.isAtMost((yield* hub.namespaces).length, 2 * 4096)
+      }),
+    { maxPublishesPerSecond: 2000 }
+  )
+
+  it.scopedLive("maxLifetime: each stream ends cleanly in its time, having got every event up to then", () =>
+    Effect.gen(function* () {
+      const hub = yield* SseHub.SseHub
+      const listening = yield* port
+      let sent = 0
+      yield* Effect.fork(
+        Effect.forever(
+          Effect.zipRight(
+            Effect.suspend(() => hub.publish({ namespace: "/n", data: String(sent++) })),
+            Effect.sleep("2 millis")
+          )
+        )
+      )
+      yield* Effect.forEach(
+        Array.from({ length: healthy }),
+        () =>
+          Effect.gen(function* () {
+            const start = performance.now()
+            const client = yield* connect(listening, "/subscribe/n")
+            const { body, clean } = yield* client.ended
+            const took = performance.now() - start
+            assert.isTrue(clean)
+            // 80 to 100 %, and what a busy machine adds.
+            assert.isTrue(took >= 800 && took < 2000, `${took} ms`)
+            const numbers = Array.from(body.matchAll(/data:(\d+)\n\n/g), ([, n]) => Number(n))
+            assert.isAbove(numbers.length, 10)
+            assert.deepStrictEqual(
+              numbers,
+              numbers.map((_, i) => numbers[0]! + i)
+            )
+          }),
+        { concurrency: "unbounded" }
+      )
+      yield* eventually(Effect.map(hub.status, ({ ended }) => ended.lifetime === healthy))
+    }).pipe(Effect.provide(serverLayer({}, { maxLifetime: "1 second" })))
   )
 })

@@ -126,8 +126,10 @@ const reasons: Record<number, keyof typeof SseMetrics.publishRefusalTags> = {
   401: "unauthorized",
   403: "forbidden",
   405: "method",
+  409: "conflict",
   413: "too-large",
   415: "media-type",
+  422: "conflict",
   429: "too-many",
   503: "unavailable"
 }

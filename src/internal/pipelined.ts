@@ -16,7 +16,7 @@ const keptBack = new WeakMap<Socket, Set<() => void>>()
 const streams = new WeakSet<Socket>()
 const guarded = new WeakSet<object>()
 
-/** From the first stream of a server on, its requests are looked at; all but those pipelined are passed over. */
+/** From the first request to the hub's routes on, a server's requests are looked at; all but those pipelined are passed over. */
 export const guard = (socket: Socket | undefined): void => {
   const server = socket !== undefined && "server" in socket ? socket.server : undefined
   if (typeof server !== "object" || server === null || guarded.has(server) || !("prependListener" in server)) return

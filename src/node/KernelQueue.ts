@@ -120,10 +120,11 @@ interface Mark {
 /** The least time in ms between two looks. */
 const leastMillis = 50
 
-const watch = (connections: Connections, stallMillis: number): Effect.Effect<void> =>
+const watch = (connections: Connections, stallMillis: number): Effect.Effect<never> =>
   Effect.gen(function* () {
     const buffer = Buffer.allocUnsafeSlow(64 * 1024)
     let marks = new Map<Net.Socket, Mark>()
+    let said = false
     const look = Effect.suspend(() => {
       // Real time: it is the system's clock that is looked at.
       const now = performance.now()
@@ -158,13 +159,16 @@ const watch = (connections: Connections, stallMillis: number): Effect.Effect<voi
         () => void (marks = next)
       )
     })
-    yield* connections.some.await.pipe(
+    return yield* connections.some.await.pipe(
       Effect.zipRight(pause(Math.max(leastMillis, stallMillis / 3), true)),
       Effect.zipRight(look),
-      Effect.forever,
-      Effect.catchAll((error) =>
-        Effect.logWarning(`effect-sse: peers that vanish are left to the system: ${error.message}`)
-      )
+      // Said once. It may pass, as when the process has no file left to open.
+      Effect.catchAll((error) => {
+        if (said) return Effect.void
+        said = true
+        return Effect.logWarning(`effect-sse: who vanished cannot be looked for: ${error.message}`)
+      }),
+      Effect.forever
     )
   })
 

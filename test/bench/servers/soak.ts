@@ -65,7 +65,11 @@ const publish = Effect.gen(function* () {
   })
   sent += due
   yield* hub.publishAll(events)
-})
+}).pipe(
+  // One after the other: a batch that is made in pieces, as after a pause of the process, must not be overtaken by the next.
+  Effect.zipRight(Effect.sleep("10 millis")),
+  Effect.repeat({ while: () => going })
+)
 
 const follow = Effect.gen(function* () {
   const hub = yield* SseHub.SseHub
@@ -120,6 +124,4 @@ process.on("disconnect", () => void runtime.dispose().then(() => process.exit(0)
 const { address } = await runtime.runPromise(HttpServer.HttpServer)
 void runtime.runPromise(follow)
 process.send!({ port: address._tag === "TcpAddress" ? address.port : 0 })
-setInterval(() => {
-  if (going) void runtime.runPromise(publish)
-}, 10)
+void runtime.runPromise(publish)
