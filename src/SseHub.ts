@@ -223,6 +223,7 @@ export const make = (options?: HubOptions): Effect.Effect<SseHub["Type"], never,
       if (!open) return closed.await
       open = false
       return Effect.gen(function* () {
+        yield* log.settled
         yield* dispatcher.flush
         yield* clients.endAll
         for (const stream of streams) stream.unsafeDone(Exit.void)
@@ -254,7 +255,8 @@ export const make = (options?: HubOptions): Effect.Effect<SseHub["Type"], never,
       connect: clients.connect,
       canResume: log.history !== undefined,
       clients: Effect.map(clients.list, (all) => all.map(clientStatus)),
-      status: Effect.map(Ref.get(registry), (current) => ({
+      status: Effect.zipWith(Ref.get(registry), log.health, (current, health) => ({
+        log: health,
         startedAt,
         open,
         clients: clients.count(),

@@ -91,6 +91,13 @@ export class Client implements Subscriber {
     this.write(frame, now)
   }
 
+  /** Tells it that the log has lost events. One that is given what it missed meets the gap where it looks for that. */
+  reset(frame: Frame, now: number): void {
+    if (this.held === undefined) return this.replay(frame, 0, now)
+    this.missed = true
+    this.held = []
+  }
+
   private keep(entries: ReadonlyArray<LogEntry>): void {
     if (this.missed) return
     for (const entry of entries) this.heldLength += entry.text.length

@@ -13,6 +13,7 @@ import * as Option from "effect/Option"
 import type { Namespace } from "../Namespace.js"
 import * as Ns from "../Namespace.js"
 import type { Batch } from "./batch.js"
+import type { Frame } from "./frame.js"
 
 /** Takes what matches its namespaces. */
 export interface Subscriber {
@@ -20,6 +21,8 @@ export interface Subscriber {
   readonly namespaces: ReadonlyArray<Namespace>
   /** Synchronous; must not throw. `now` is the time of the round, in ms. */
   readonly deliver: (batch: Batch, now: number) => void
+  /** Takes what says that events are missing. Synchronous; must not throw. */
+  readonly reset?: (frame: Frame, now: number) => void
 }
 
 /** All subscribers of the same namespaces. */
