@@ -7,8 +7,11 @@ import * as Config from "effect/Config"
 import * as ConfigError from "effect/ConfigError"
 import * as Duration from "effect/Duration"
 import * as Either from "effect/Either"
+import * as Option from "effect/Option"
+import * as Redacted from "effect/Redacted"
 import * as Schedule from "effect/Schedule"
 import type { HistoryOptions } from "./EventLog.js"
+import type { RedisLogOptions } from "./EventLog/Redis.js"
 import type { Keepalive } from "./Keepalive.js"
 import { defaultMaxBytes } from "./Namespace.js"
 
@@ -211,3 +214,30 @@ export const hubFromEnv: Config.Config<HubOptions> = Config.all({
   maxLifetime: time("SSE_MAX_LIFETIME", 1000, "how long a client may stay"),
   drainWindow: time("SSE_DRAIN", 0, "time over which clients are ended at shutdown")
 })
+
+/**
+ * Reads `SSE_REDIS_URL` and, if that is set, `SSE_REDIS_PREFIX`, `SSE_REDIS_MAX_EVENTS`, `SSE_REDIS_MAX_AGE` and
+ * `SSE_PUBLISH_TIMEOUT`, for `RedisLog.layer` of `effect-sse/EventLog/Redis`.
+ *
+ * @since 0.1.0
+ * @category config
+ */
+export const redisFromEnv: Config.Config<Option.Option<RedisLogOptions>> = Config.all({
+  url: Config.option(
+    Config.redacted("SSE_REDIS_URL").pipe(
+      Config.validate({
+        message: "must begin with redis:// or rediss://",
+        validation: (url) => /^rediss?:\/\/./.test(Redacted.value(url))
+      }),
+      Config.withDescription("the Redis that all nodes share")
+    )
+  ),
+  prefix: optional(Config.nonEmptyString("SSE_REDIS_PREFIX").pipe(Config.withDescription("what its keys begin with"))),
+  maxEvents: optional(positive("SSE_REDIS_MAX_EVENTS", "events that Redis keeps")),
+  maxAge: time("SSE_REDIS_MAX_AGE", 1, "how long Redis keeps an event"),
+  publishTimeout: time("SSE_PUBLISH_TIMEOUT", 0, "how long a publish may wait for Redis")
+}).pipe(
+  Config.map(({ maxAge, maxEvents, prefix, publishTimeout, url }) =>
+    Option.map(url, (url) => ({ url, prefix, publishTimeout, history: { maxAge, maxEvents } }))
+  )
+)

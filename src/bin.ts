@@ -18,10 +18,12 @@ import * as Option from "effect/Option"
 import * as Redacted from "effect/Redacted"
 import { randomBytes } from "node:crypto"
 import { parseArgs } from "node:util"
+import type { RedisLogOptions } from "./EventLog/Redis.js"
 import type { Access } from "./http/Access.js"
 import { demo } from "./node/demo.js"
 import * as SseServer from "./node/SseServer.js"
 import * as SseConfig from "./SseConfig.js"
+import { EventLogError } from "./SseError.js"
 import * as SseHub from "./SseHub.js"
 
 const usage = `effect-sse: a Server-Sent Events hub
@@ -44,6 +46,10 @@ Environment:
                               to come back), refuse (503) or evict-oldest  (retry)
   SSE_MAX_LIFETIME            how long a client may stay               (no limit)
   SSE_DRAIN                   time over which clients are ended at shutdown (1 second)
+  SSE_REDIS_URL               redis:// or rediss://: the log that several nodes share
+  SSE_REDIS_PREFIX            what its keys begin with                 (effect-sse)
+  SSE_REDIS_MAX_EVENTS, SSE_REDIS_MAX_AGE   what it keeps              (100000, no limit)
+  SSE_PUBLISH_TIMEOUT         how long a publish may wait for Redis    (5 seconds)
   SSE_ADMIN                   who sees the admin page: loopback, open or off  (loopback)
   SSE_METRICS                 who sees /metrics: loopback, open or off        (loopback)
   SSE_LOG                     json, pretty, none, or a line of text for each  (text)
@@ -106,6 +112,24 @@ const readLog = Config.literal(
   "none"
 )("SSE_LOG").pipe(Config.withDefault("text" as const), Config.withDescription("how log lines are written"))
 
+/** Loaded where it is wanted: `ioredis` is optional. */
+const redisLayer = (options: RedisLogOptions) =>
+  Layer.unwrapEffect(
+    Effect.map(
+      Effect.tryPromise({
+        try: () => import("./EventLog/Redis.js"),
+        catch: (error) => new Usage(`SSE_REDIS_URL needs the package ioredis: ${String(error)}`)
+      }),
+      (RedisLog) => RedisLog.layer(options)
+    )
+  )
+
+const hubLayer = Layer.unwrapEffect(
+  Effect.map(Config.all([SseConfig.hubFromEnv, SseConfig.redisFromEnv]), ([options, redis]) =>
+    Option.isNone(redis) ? SseHub.layer(options) : Layer.provide(SseHub.layerWithLog(options), redisLayer(redis.value))
+  )
+)
+
 const serve = (withDemo: boolean) =>
   Effect.gen(function* () {
     const log = yield* readLog
@@ -118,11 +142,7 @@ const serve = (withDemo: boolean) =>
       log === "json" ? started(shown) : banner(shown, withDemo, config.admin),
       withDemo ? demo : Effect.never
     )
-    yield* main.pipe(
-      Effect.provide(
-        Layer.provideMerge(server, SseHub.layerConfig(SseConfig.hubFromEnv)).pipe(Layer.provideMerge(loggers[log]))
-      )
-    )
+    yield* main.pipe(Effect.provide(Layer.provideMerge(server, hubLayer).pipe(Layer.provideMerge(loggers[log]))))
   })
 
 const main = Effect.gen(function* () {
@@ -138,6 +158,7 @@ const main = Effect.gen(function* () {
 const describe = (error: unknown): string | undefined => {
   if (error instanceof Usage) return error.message
   if (ConfigError.isConfigError(error)) return String(error)
+  if (error instanceof EventLogError) return `SSE_REDIS_URL: ${error.reason}`
   if (typeof error !== "object" || error === null || !("_tag" in error)) return undefined
   if (error._tag !== "ServeError" || !("cause" in error)) return undefined
   const cause = error.cause
