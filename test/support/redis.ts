@@ -85,3 +85,60 @@ export const redisServer = (...settings: ReadonlyArray<string>): Effect.Effect<R
       start: Effect.zipRight(launch, Effect.asVoid(answers))
     }
   })
+
+/** A way to a server that can be held up, cut and led elsewhere. */
+export interface Way {
+  readonly url: string
+  /** Where new connections go. */
+  readonly lead: (port: number) => void
+  /** Ends the connections there are. */
+  readonly cut: () => void
+  /** Holds up what comes, on connections there are and new ones; and lets it go on. */
+  readonly hold: (held: boolean) => void
+  /** Drops all answers from now on. */
+  readonly dropAnswers: (dropped: boolean) => void
+}
+
+export const wayTo = (port: number): Effect.Effect<Way, never, Scope.Scope> =>
+  Effect.gen(function* () {
+    let target = port
+    let held = false
+    let dropped = false
+    const sockets = new Set<Net.Socket>()
+    const link = (from: Net.Socket, to: Net.Socket, isAnswer: boolean) => {
+      sockets.add(from)
+      if (held) from.pause()
+      from.on("data", (data) => {
+        if (!(isAnswer && dropped)) to.write(data)
+      })
+      from.on("error", () => {})
+      from.on("close", () => {
+        sockets.delete(from)
+        to.destroy()
+      })
+    }
+    const server = yield* Effect.acquireRelease(
+      Effect.async<Net.Server>((resume) => {
+        const made = Net.createServer((near) => {
+          const far = Net.connect(target, "127.0.0.1")
+          link(near, far, false)
+          link(far, near, true)
+        }).listen(0, "127.0.0.1", () => resume(Effect.succeed(made)))
+      }),
+      (server) =>
+        Effect.sync(() => {
+          server.close()
+          for (const socket of sockets) socket.destroy()
+        })
+    )
+    return {
+      url: `redis://127.0.0.1:${(server.address() as Net.AddressInfo).port}`,
+      lead: (port) => void (target = port),
+      cut: () => sockets.forEach((socket) => socket.destroy()),
+      hold: (hold) => {
+        held = hold
+        for (const socket of sockets) hold ? socket.pause() : socket.resume()
+      },
+      dropAnswers: (drop) => void (dropped = drop)
+    }
+  })

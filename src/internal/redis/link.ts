@@ -50,6 +50,11 @@ interface Open {
   readonly redis: Redis
   /** Ends what waits for an answer. */
   readonly waiting: Set<(reason: string) => void>
+  /**
+   * Gives it up. In this step nobody can use it any more: one that tries again at once would meet the same connection, and
+   * never give the event loop back.
+   */
+  readonly drop: (reason: string) => void
 }
 
 /** Sends, and gives the answer in real time: a server that hangs does so whatever the `Clock` says. */
@@ -61,32 +66,21 @@ const ask = <A>(open: Open, send: (redis: Redis) => Promise<A>, millis: number):
       resume(result)
     }
     const lose = (reason: string) => settle(Effect.fail(new Lost({ reason })))
-    const timer = setTimeout(() => {
-      const reason = `no answer for ${millis} ms`
-      lose(reason)
-      end(open, reason)
-    }, millis)
+    const timer = setTimeout(() => open.drop(`no answer for ${millis} ms`), millis)
     open.waiting.add(lose)
     send(open.redis).then(
       (answer) => settle(Effect.succeed(answer)),
       (error: unknown) => {
         const reason = messageOf(error)
-        if (!(error instanceof Error && error.name === "ReplyError")) return lose(reason)
+        if (!(error instanceof Error && error.name === "ReplyError")) return open.drop(reason)
         settle(Effect.fail(new Refused({ reason })))
-        if (isElsewhere(reason)) end(open, reason)
+        if (isElsewhere(reason)) open.drop(reason)
       }
     )
   })
 
 // Only the text: the error of ioredis holds the command, with what was published, or with a password.
 const messageOf = (error: unknown): string => (error instanceof Error ? error.message : String(error))
-
-const end = (open: Open, reason: string): void => {
-  // The first error is what tells why it ended.
-  open.redis.emit("sse-end", reason)
-  open.redis.disconnect()
-  for (const lose of open.waiting) lose(reason)
-}
 
 /**
  * @param make a connection that is not open yet, and never connects again by itself
@@ -106,8 +100,6 @@ export const make = (
 
     const failed = (reason: string) =>
       Effect.gen(function* () {
-        current = undefined
-        up.unsafeClose()
         if (problem === undefined) {
           yield* Effect.logWarning(`effect-sse: the connection to Redis is lost: ${reason}`)
         }
@@ -115,30 +107,49 @@ export const make = (
       })
 
     const once = Effect.suspend(() => {
-      const open: Open = { redis: make(), waiting: new Set() }
+      const redis = make()
       let reason: string | undefined
-      const ended = Effect.async<void>((resume) => {
-        open.redis.once("end", () => resume(Effect.void))
-        open.redis.once("sse-end", () => resume(Effect.void))
-        if (open.redis.status === "end") resume(Effect.void)
-      })
-      open.redis.on("error", (error) => (reason ??= messageOf(error)))
-      open.redis.once("sse-end", (why: string) => (reason ??= why))
+      const waiting = new Set<(reason: string) => void>()
+      let onDrop: (() => void) | undefined
+      const open: Open = {
+        redis,
+        waiting,
+        drop: (why) => {
+          reason ??= why
+          if (current === open) {
+            current = undefined
+            up.unsafeClose()
+          }
+          redis.disconnect()
+          for (const lose of waiting) lose(reason)
+          onDrop?.()
+        }
+      }
+      // The first error is what tells why it ended.
+      redis.on("error", (error) => (reason ??= messageOf(error)))
+      redis.once("end", () => open.drop("it was closed"))
       return ask(open, (redis) => redis.connect(), millis).pipe(
         Effect.zipRight(onOpen((send, extra = 0) => ask(open, send, millis + extra))),
         Effect.zipRight(
           Effect.suspend(() => {
             const wasDown = problem?.reason !== "not connected yet"
+            if (reason !== undefined) return Effect.void
             current = open
             problem = undefined
             retry = firstRetry
             up.unsafeOpen()
-            return Effect.zipRight(wasDown ? Effect.logInfo("effect-sse: Redis is back") : Effect.void, ended)
+            return Effect.zipRight(
+              wasDown ? Effect.logInfo("effect-sse: Redis is back") : Effect.void,
+              Effect.async<void>((resume) => {
+                onDrop = () => resume(Effect.void)
+                if (current !== open) onDrop()
+              })
+            )
           })
         ),
         Effect.catchAll((failure) => Effect.sync(() => (reason ??= failure.reason))),
         Effect.zipRight(Effect.suspend(() => failed(reason ?? "it was closed"))),
-        Effect.ensuring(Effect.sync(() => end(open, "closed")))
+        Effect.ensuring(Effect.sync(() => open.drop("closed")))
       )
     })
 
@@ -163,13 +174,6 @@ export const make = (
         ),
       up: up.await,
       problem: () => problem,
-      cut: (reason) =>
-        Effect.sync(() => {
-          if (current === undefined) return
-          const open = current
-          current = undefined
-          up.unsafeClose()
-          end(open, reason)
-        })
+      cut: (reason) => Effect.sync(() => current?.drop(reason))
     }
   })
