@@ -9,6 +9,7 @@ import { delimiter, join } from "node:path"
 
 const needed = [
   { package: "chromium", programs: ["chromium", "chromium-browser", "google-chrome"], tests: "of the admin page" },
+  { package: "nginx-light", programs: ["nginx"], tests: "of a rolling restart" },
   { package: "redis-server", programs: ["redis-server", "valkey-server"], tests: "on Redis" }
 ]
 

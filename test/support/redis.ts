@@ -29,7 +29,8 @@ const program = (): string | undefined =>
     }
   })
 
-const freePort = Effect.async<number>((resume) => {
+/** A port of loopback that nobody has. */
+export const freePort = Effect.async<number>((resume) => {
   const server = Net.createServer().listen(0, "127.0.0.1", () => {
     const { port } = server.address() as Net.AddressInfo
     server.close(() => resume(Effect.succeed(port)))
