@@ -73,7 +73,7 @@ export type Start =
 export interface Gap {
   readonly _tag: "Gap"
   readonly reason: "expired" | "unknown" | "restarted"
-  /** The position of the oldest matching entry that is kept. */
+  /** The position of the oldest matching entry that is kept, or of one before it. */
   readonly oldest: string | undefined
 }
 

@@ -196,11 +196,11 @@ describe("several nodes on Redis", () => {
         )
         writeFileSync(
           join(folder, "nginx.conf"),
-          `daemon off; pid ${folder}/pid; error_log ${folder}/error.log; worker_processes 1;
+          `daemon off; master_process off; pid ${folder}/pid; error_log ${folder}/error.log; worker_processes 1;
           events { worker_connections 4096; }
           http {
             access_log off; ${temporary.join(" ")}
-            upstream nodes { ${ports.map((port) => `server 127.0.0.1:${port} max_fails=1 fail_timeout=1s;`).join(" ")} }
+            upstream nodes { ${ports.map((port) => `server 127.0.0.1:${port} max_fails=0;`).join(" ")} }
             server {
               listen 127.0.0.1:${front};
               location / { proxy_pass http://nodes; proxy_http_version 1.1; proxy_set_header Connection ""; proxy_buffering off; proxy_read_timeout 1h; }

@@ -194,7 +194,7 @@ describe("EventLog on Redis, when something fails", () => {
 
   it.scopedLive("so does a replica that took over without the last events", () =>
     Effect.gen(function* () {
-      const first = yield* redisServer()
+      const first = yield* redisServer("--repl-diskless-sync-delay", "0")
       const second = yield* redisServer("--replicaof", `127.0.0.1 ${first.port}`)
       const ways = [yield* wayTo(first.port), yield* wayTo(first.port)]
       const nodes = [yield* node({ url: ways[0]!.url }), yield* node({ url: ways[1]!.url })]

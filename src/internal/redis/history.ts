@@ -69,10 +69,8 @@ export const make = (
   const gap = (reason: Gap["reason"], found: Found): Gap => ({
     _tag: "Gap",
     reason,
-    oldest: isEmpty(found) ? undefined : Position.toText(oldest(found))
+    oldest: found.first.n > found.last.n ? undefined : Position.toText(found.first)
   })
-  const oldest = ({ base, first }: Found): Place => (first.n > base.n ? first : { ...base, n: base.n + 1, ms: 0 })
-  const isEmpty = (found: Found): boolean => oldest(found).n > found.last.n
 
   const behind = (n: number, { base, last }: Found): string =>
     Position.toText(n <= base.n ? base : n >= last.n ? last : { ...base, n, ms: 0 })
@@ -100,7 +98,7 @@ export const make = (
   const lastEvents = (events: number, namespaces: ReadonlyArray<Namespace>): Effect.Effect<string, Failure> =>
     Effect.gen(function* () {
       const found = yield* look("", "", "")
-      const first = oldest(found).n
+      const first = found.first.n
       let n = found.last.n
       let left = events
       while (left > 0 && n >= first && found.last.n - n < maxScanned) {
@@ -125,7 +123,7 @@ export const make = (
       case "Last":
         return lastEvents(start.events, namespaces)
       case "Earliest":
-        return Effect.map(look("", "", ""), (found) => behind(oldest(found).n - 1, found))
+        return Effect.map(look("", "", ""), (found) => behind(found.first.n - 1, found))
       case "Within":
         return Effect.map(look("", "", Math.ceil(start.millis)), (found) => behind(found.since - 1, found))
     }

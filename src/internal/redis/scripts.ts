@@ -171,7 +171,7 @@ return { 'ok', first, ms }
 /**
  * Looks a start up. Arguments: a number or nothing; an own id or nothing; a time back in ms or nothing.
  *
- * @returns epoch, base, its time, last number, its time, number of the first entry that is kept, its time, then the time of
+ * @returns epoch, base, its time, last number, its time, number of the first event that is kept, its time, then the time of
  *   the entry with the number, the number of the own id, and of the first entry since the time; `0` for what is not there
  */
 export const locate = script(
@@ -181,7 +181,7 @@ local meta, stream, ids = KEYS[1], KEYS[2], KEYS[3]
 local life = redis.call('HMGET', meta, 'epoch', 'base', 'basems', 'n', 'ms')
 if not life[1] or not life[4] then return {} end
 local last = tonumber(life[4])
-local first, firstms = at(stream, '-')
+local first, firstms = at(stream, text(tonumber(life[2]) + 1))
 local entry, own, from = 0, 0, 0
 if ARGV[1] ~= '' then
   local found = redis.call('XRANGE', stream, ARGV[1], ARGV[1], 'COUNT', 1)[1]
