@@ -1,6 +1,7 @@
 /** What can go wrong between a node and its Redis, each with a server of its own. */
 import { assert, describe, it } from "@effect/vitest"
-import { EventLog, Namespace, SseHub } from "effect-sse"
+import type { EventLog} from "effect-sse";
+import { Namespace, SseHub } from "effect-sse"
 import * as RedisLog from "effect-sse/EventLog/Redis"
 import * as SseServer from "effect-sse/node/SseServer"
 import { Duration, Effect, Layer, Logger, Redacted } from "effect"

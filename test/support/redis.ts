@@ -138,7 +138,10 @@ export const wayTo = (port: number): Effect.Effect<Way, never, Scope.Scope> =>
       cut: () => sockets.forEach((socket) => socket.destroy()),
       hold: (hold) => {
         held = hold
-        for (const socket of sockets) hold ? socket.pause() : socket.resume()
+        for (const socket of sockets) {
+          if (hold) socket.pause()
+          else socket.resume()
+        }
       },
       dropAnswers: (drop) => void (dropped = drop)
     }
