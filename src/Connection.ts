@@ -26,11 +26,13 @@ export type {
  *
  * - `client-closed`: the client went away
  * - `pending-overflow`: more than `maxPendingBytes` waited for the client
- * - `stalled`: something waited longer than `stallTimeout`
+ * - `stalled`: something waited longer than `stallTimeout`, or the peer acknowledged nothing for that long
  * - `hub-overflow`: more than `maxTotalPendingBytes` waited for all clients, and most of it for this one
  * - `disconnected`: `hub.disconnect` was called
  * - `evicted`: it was the oldest, and another one came (`whenFull: "evict-oldest"`)
  * - `lifetime`: it was connected as long as `maxLifetime` allows
+ * - `expired`: what proved who it is ended, such as a token at its `exp`
+ * - `revoked`: `hub.revoke` was called for who it is
  * - `shutdown`: the hub is closing
  * - `failed`: the connection threw
  *
@@ -53,6 +55,8 @@ export const endReasons = [
   "disconnected",
   "evicted",
   "lifetime",
+  "expired",
+  "revoked",
   "shutdown",
   "failed"
 ] as const
@@ -65,6 +69,14 @@ export const endReasons = [
  */
 export const isAbrupt = (reason: EndReason): boolean =>
   reason === "pending-overflow" || reason === "hub-overflow" || reason === "stalled" || reason === "failed"
+
+/**
+ * Why a connection closed, as it says itself: see {@link Connection.onClose}.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export type CloseReason = "client-closed" | "stalled" | "shutdown"
 
 /**
  * An open response. All members are synchronous, before and after the end. One that throws is ended; nobody else notices.
@@ -83,10 +95,11 @@ export interface Connection {
   /** Ends the response: behind all that waits, or at once if the reason {@link isAbrupt}. */
   end(reason: EndReason): void
   /**
-   * Calls the listener, the only one, when the connection has closed, by itself or by {@link Connection.end}; and with
-   * `shutdown` when the server behind it wants to close, upon which the hub says goodbye and ends it.
+   * Calls the listener, the only one, when the connection has closed, by itself or by {@link Connection.end}: with
+   * `stalled` if that was because its peer acknowledged nothing any more. And with `shutdown` when the server behind it
+   * wants to close, upon which the hub says goodbye and ends it.
    */
-  onClose(listener: (reason: "client-closed" | "shutdown") => void): void
+  onClose(listener: (reason: CloseReason) => void): void
   /** Whether keepalives are part of the connection; if not, the hub writes them. */
   readonly keepsItselfAlive: boolean
 }
@@ -110,12 +123,14 @@ export interface PortableConnection extends Connection {
  * @param options.keepalive merged into the body; it ends with the connection. `Stream.empty` for none.
  * @param options.onEnd called when the hub ends the connection, to free a reader that is stuck on the network: at once if
  * the end is abrupt, else when it had time to read what waits
+ * @param options.closeReason why it closed that nobody here has ended. Default: `client-closed`
  * @since 0.1.0
  * @category constructors
  */
 export const makePortable = (options: {
   readonly keepalive: Stream.Stream<string>
   readonly onEnd?: ((abrupt: boolean) => void) | undefined
+  readonly closeReason?: (() => CloseReason) | undefined
 }): PortableConnection => {
   let queue: Array<Uint8Array> = []
   let waiting = 0
@@ -123,7 +138,8 @@ export const makePortable = (options: {
   let underway = 0
   let state: "open" | "ending" | "closed" = "open"
   let wake: (() => void) | undefined
-  let listener: ((reason: "client-closed") => void) | undefined
+  let listener: ((reason: CloseReason) => void) | undefined
+  const closeReason = options.closeReason ?? (() => "client-closed" as const)
 
   const close = () => {
     if (state === "closed") return
@@ -131,7 +147,7 @@ export const makePortable = (options: {
     queue = []
     waiting = underway = 0
     wake?.()
-    listener?.("client-closed")
+    listener?.(closeReason())
   }
   const push = (bytes: Uint8Array): number => {
     if (state !== "open") return 0
@@ -174,7 +190,7 @@ export const makePortable = (options: {
     },
     onClose: (onClose) => {
       listener = onClose
-      if (state === "closed") onClose("client-closed")
+      if (state === "closed") onClose(closeReason())
     },
     close,
     // The keepalives are merged by feeding the queue: Stream.merge starts a fiber for each pull of either side, which

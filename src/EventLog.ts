@@ -12,6 +12,7 @@ import * as Random from "effect/Random"
 import type * as Scope from "effect/Scope"
 import { History as Kept, MemoryEntry, positionOf } from "./internal/history.js"
 import type { Namespace } from "./Namespace.js"
+import type { NamespacePattern } from "./NamespacePattern.js"
 import type { SseEvent } from "./SseEvent.js"
 import type { EventLogError } from "./SseError.js"
 
@@ -95,14 +96,22 @@ export interface Page {
 
 /**
  * What a log keeps, and gives back to clients that were away. Every event that is kept carries an id on the wire: its
- * position, or the one its publisher gave.
+ * position, or the one its publisher gave. What a client listens to are patterns; `NamespacePattern.matchesAny` tells whether it
+ * gets what is published to a namespace.
  *
  * @since 0.1.0
  * @category models
  */
 export interface History {
-  /** The position behind which to begin for these namespaces. */
-  readonly locate: (start: Start, namespaces: ReadonlyArray<Namespace>) => Effect.Effect<string | Gap, EventLogError>
+  /**
+   * The position behind which to begin for these namespaces. Only what is missing up to `upTo` makes a {@link Gap}: what comes
+   * behind it is still to be handed to the tail.
+   */
+  readonly locate: (
+    start: Start,
+    upTo: string,
+    namespaces: ReadonlyArray<NamespacePattern>
+  ) => Effect.Effect<string | Gap, EventLogError>
   /**
    * Reads on behind `after`, up to and with `upTo`, as much as makes a page. A {@link Gap} if a matching entry between them
    * is kept no more.
@@ -110,12 +119,12 @@ export interface History {
   readonly read: (range: {
     readonly after: string
     readonly upTo: string
-    readonly namespaces: ReadonlyArray<Namespace>
+    readonly namespaces: ReadonlyArray<NamespacePattern>
   }) => Effect.Effect<Page | Gap, EventLogError>
   /** The values that hold at a position, of the namespaces that keep their latest one; oldest first. */
   readonly latest: (
     upTo: string,
-    namespaces: ReadonlyArray<Namespace>
+    namespaces: ReadonlyArray<NamespacePattern>
   ) => Effect.Effect<ReadonlyArray<LogEntry>, EventLogError>
   /** Whether any namespace keeps its latest value; if not, {@link History.latest} is not asked. */
   readonly hasLatest: boolean
@@ -303,9 +312,9 @@ export const makeMemory = (history?: HistoryOptions | boolean): Effect.Effect<Ev
         kept === undefined
           ? undefined
           : {
-              locate: (start, namespaces) =>
+              locate: (start, upTo, namespaces) =>
                 look((kept, now) => {
-                  const found = kept.locate(start, namespaces, last, now)
+                  const found = kept.locate(start, namespaces, place(upTo), last, now)
                   return typeof found === "number" ? positionOf(epoch, found) : found
                 }),
               read: ({ after, namespaces, upTo }) => look((kept) => kept.read(place(after), place(upTo), namespaces)),

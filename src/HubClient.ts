@@ -5,8 +5,28 @@
  */
 import type { Connection, EndReason } from "./Connection.js"
 import type { Start } from "./EventLog.js"
-import type { Namespace } from "./Namespace.js"
+import type { NamespacePattern } from "./NamespacePattern.js"
 import type { Reset } from "./SseEvent.js"
+
+/**
+ * Who is behind a request, as a hook of the app or one of `Authorize` found.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface Principal {
+  /** The name under which its streams are revoked. Shown with its clients and logged: never a secret. */
+  readonly id: string
+  /** When its streams end, in ms since 1970. Default: they do not end by themselves. */
+  readonly expiresAt?: number | undefined
+  /**
+   * When the proof was made, in ms since 1970. Who has one and was revoked since is refused; without one, it is the hook
+   * that decides who comes back after `hub.revoke`. 0 if the proof is older than any revocation.
+   */
+  readonly issuedAt?: number | undefined
+  /** What else the app knows of it. Kept and shown as it is; the admin API shows it as JSON. */
+  readonly metadata?: unknown
+}
 
 /**
  * Who asks to be connected.
@@ -15,8 +35,11 @@ import type { Reset } from "./SseEvent.js"
  * @category models
  */
 export interface ConnectRequest {
-  /** What it listens to. One that another covers is dropped: `/pets` and `/pets/dogs` is the same as `/pets`. */
-  readonly namespaces: readonly [Namespace, ...ReadonlyArray<Namespace>]
+  /**
+   * What it listens to: namespaces, or patterns. One that another covers is dropped: `/pets` and `/pets/dogs` is the same as
+   * `/pets`.
+   */
+  readonly namespaces: readonly [NamespacePattern, ...ReadonlyArray<NamespacePattern>]
   /** The open response. The hub owns it from here on. */
   readonly connection: Connection
   /** The path that was asked for, without the query. */
@@ -25,13 +48,13 @@ export interface ConnectRequest {
   readonly address?: string | undefined
   /** The client's `User-Agent`. */
   readonly userAgent?: string | undefined
+  /** Who it is, where that is known. */
+  readonly principal?: Principal | undefined
   /**
    * Where it wants to begin, if the log keeps events: behind the last event it got, or so far back. Left out: from now on, with
    * the latest values of namespaces that keep theirs.
    */
   readonly start?: Start | undefined
-  /** What the app knows of it, such as who is signed in. Kept and shown as it is; the admin API shows it as JSON. */
-  readonly metadata?: unknown
 }
 
 /**
@@ -56,12 +79,17 @@ export interface Connected {
 export interface ClientStatus {
   /** Unique in this hub. */
   readonly id: number
-  readonly namespaces: ReadonlyArray<Namespace>
+  /** What it listens to. */
+  readonly namespaces: ReadonlyArray<NamespacePattern>
   /** Cut at 512 characters, as is the user agent. */
   readonly requestPath: string
   readonly address: string
   readonly userAgent: string
-  /** What the app said of it; `undefined` if nothing. */
+  /** The id of its principal; `undefined` if it has none. */
+  readonly principal: string | undefined
+  /** When it will be ended, in ms since 1970; `undefined` if never. */
+  readonly expiresAt: number | undefined
+  /** The principal's metadata; `undefined` if there is none. */
   readonly metadata: unknown
   /** When it connected, in ms since 1970. */
   readonly connectedAt: number

@@ -6,7 +6,7 @@
 import type { EndReason } from "./Connection.js"
 import type { Health } from "./EventLog.js"
 import type { ClientChange } from "./HubClient.js"
-import type { Namespace } from "./Namespace.js"
+import type { NamespacePattern } from "./NamespacePattern.js"
 
 /**
  * The hub at one moment.
@@ -74,14 +74,14 @@ export interface Activity {
 }
 
 /**
- * A namespace that clients listen to or that was published to lately.
+ * A namespace or pattern that clients listen to, or a namespace that was published to lately.
  *
  * @since 0.1.0
  * @category models
  */
 export interface NamespaceStatus {
-  readonly namespace: Namespace
-  /** Clients that named it; those of the namespaces above get its events too. */
+  readonly namespace: NamespacePattern
+  /** Clients that named it; those of the namespaces above, and of patterns that cover it, get its events too. */
   readonly subscribers: number
   /** Events published to it, not to those below, since it was first seen. */
   readonly events: number

@@ -12,12 +12,13 @@ import { InvalidNamespace } from "./SseError.js"
 
 /**
  * A valid namespace in its canonical form: decoded text, no trailing slash, with only `%` and `/` inside a segment
- * written as `%25` and `%2F`. Two namespaces are the same exactly when their canonical forms are equal strings.
+ * written as `%25` and `%2F`, and a segment that is nothing but a star as `%2A`. Two namespaces are the same exactly when
+ * their canonical forms are equal strings. Each is a pattern too, one without wildcards: see `NamespacePattern`.
  *
  * @since 0.1.0
  * @category models
  */
-export type Namespace = string & Brand.Brand<"effect-sse/Namespace">
+export type Namespace = string & Brand.Brand<"effect-sse/NamespacePattern"> & Brand.Brand<"effect-sse/Namespace">
 
 /**
  * The namespace `/`: whoever subscribes to it gets every event.
@@ -38,19 +39,25 @@ export const defaultMaxBytes = 2048
 const encoder = new TextEncoder()
 const decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true })
 
-// Most namespaces are plain ASCII with nothing to decode; one test settles those. A dot may not begin a segment here, which leaves "." and ".." to the long way.
-const plain = /^(?:\/[\w~!$&'()*+,;=:@-][\w~!$&'()*+,;=:@.-]*)+$/
+// Most namespaces are plain ASCII with nothing to decode; one test settles those. A dot or a star may not begin a segment
+// here, which leaves ".", ".." and "*" to the long way.
+const plain = /^(?:\/[\w~!$&'()+,;=:@-][\w~!$&'()*+,;=:@.-]*)+$/
 
 const control = /\p{Cc}/u
 
+/** @internal */
+export const invalid = (input: string, rule: InvalidNamespace["rule"]): InvalidNamespace =>
+  new InvalidNamespace({ input: input.length > 200 ? input.slice(0, 200) + "…" : input, rule })
+
 const fail = (input: string, rule: InvalidNamespace["rule"]): Either.Either<never, InvalidNamespace> =>
-  Either.left(new InvalidNamespace({ input: input.length > 200 ? input.slice(0, 200) + "…" : input, rule }))
+  Either.left(invalid(input, rule))
 
 /**
  * Reads a namespace from a path, such as the part of a request's URL behind `/subscribe`.
  *
  * Each segment is percent-decoded once, as UTF-8 (RFC 3986 section 2.1); a decoded `%2F` belongs to its segment. One
- * trailing slash is ignored. The caller removes the query.
+ * trailing slash is ignored. The caller removes the query. A `*` is a character like any other: what is published has one
+ * place. For what is listened to, see `NamespacePattern.parse`.
  *
  * @param path begins with `/`
  * @param options.maxBytes longest canonical form in bytes of UTF-8; 2,048 if not given
@@ -85,7 +92,7 @@ export const parse = (
     if (Either.isLeft(segment)) return fail(path, segment.left)
     if (segment.right === "." || segment.right === "..") return fail(path, "dot-segment")
     if (control.test(segment.right)) return fail(path, "control-character")
-    canonical += "/" + segment.right.replace(/[%/]/g, (char) => (char === "%" ? "%25" : "%2F"))
+    canonical += segment.right === "*" ? "/%2A" : "/" + segment.right.replace(/[%/]/g, encodeURIComponent)
   }
   return encoder.encode(canonical).length > maxBytes ? fail(path, "too-long") : Either.right(canonical as Namespace)
 }
@@ -117,7 +124,8 @@ const decodeSegment = (raw: string): Either.Either<string, "bad-percent-encoding
 export const make = (path: string): Namespace => Either.getOrThrowWith(parse(path), (error) => error)
 
 /**
- * A namespace from its segments, taken literally: nothing is decoded, and a `/` in a segment stays in it.
+ * A namespace from its segments, taken literally: nothing is decoded, a `/` in a segment stays in it, and a `*` stands for
+ * nothing else. For names that others chose, such as those of users.
  *
  * @since 0.1.0
  * @category constructors
@@ -145,14 +153,14 @@ export const fromSegments = (
  * @category getters
  */
 export const segments = (self: Namespace): ReadonlyArray<string> =>
-  keys(self).map((key) => key.replace(/%25|%2F/g, (escape) => (escape === "%25" ? "%" : "/")))
+  keys(self).map((key) => key.replace(/%25|%2F|%2A/g, decodeURIComponent))
 
 /**
  * The segments as they stand in the canonical form, which is enough to compare them and cheaper than decoding.
  *
  * @internal
  */
-export const keys = (self: Namespace): ReadonlyArray<string> => (self === root ? [] : self.slice(1).split("/"))
+export const keys = (self: string): ReadonlyArray<string> => (self === root ? [] : self.slice(1).split("/"))
 
 /**
  * The namespaces above this one, from `/` down. `/` has none.
@@ -187,9 +195,13 @@ export const matches = (subscribed: Namespace, published: Namespace): boolean =>
   (published.startsWith(subscribed) && published[subscribed.length] === "/")
 
 /**
- * The namespace as a URL path, percent-encoded; {@link parse} reads it back.
+ * The namespace as a URL path, percent-encoded; {@link parse} reads it back, and so does `NamespacePattern.parse`.
  *
  * @since 0.1.0
  * @category conversions
  */
-export const toPath = (self: Namespace): string => "/" + segments(self).map(encodeURIComponent).join("/")
+export const toPath = (self: Namespace): string =>
+  "/" +
+  segments(self)
+    .map((segment) => (segment === "*" ? "%2A" : encodeURIComponent(segment)))
+    .join("/")

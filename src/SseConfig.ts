@@ -10,10 +10,11 @@ import * as Either from "effect/Either"
 import * as Option from "effect/Option"
 import * as Redacted from "effect/Redacted"
 import * as Schedule from "effect/Schedule"
-import type { HistoryOptions } from "./EventLog.js"
+import type { HistoryOptions, HistoryRule } from "./EventLog.js"
 import type { RedisLogOptions } from "./EventLog/Redis.js"
 import type { Keepalive } from "./Keepalive.js"
 import { defaultMaxBytes } from "./Namespace.js"
+import * as NamespacePattern from "./NamespacePattern.js"
 
 /**
  * Options of the hub.
@@ -34,10 +35,17 @@ export interface HubOptions {
   /** Events that may wait for one in-process subscriber; with more its stream fails. Default: 16,384. */
   readonly maxPendingEvents?: number | undefined
   /**
-   * On shutdown each client is told, in a last `retry:`, to come back after a time drawn from this range, so that not all
-   * come back at once. Default: 1 to 5 seconds. `false`: clients are told nothing.
+   * On shutdown each client is told, in a last `retry:`, to come back after a time of its own from this range, so that they
+   * come back evenly spread over it. It counts from the end of `drainWindow`. The shorter time should be what a restart
+   * takes: a client that comes too early comes again after the same time once more. At least 100 ms; default: 2 to 4
+   * seconds. `false`: clients are told nothing.
    */
   readonly shutdownRetry?: readonly [min: Duration.DurationInput, max: Duration.DurationInput] | false | undefined
+  /**
+   * Clients that come back in a second after a shutdown: for more, the range of `shutdownRetry` is made longer. A server
+   * that has just started takes fewer than one that is warm. Default: 1,000.
+   */
+  readonly maxReturnsPerSecond?: number | undefined
   /** Longest namespace in bytes. Default: 2,048. */
   readonly maxNamespaceBytes?: number | undefined
   /** Clients at the same time. Default: no limit but that of the system. */
@@ -103,6 +111,7 @@ export interface HubSettings {
   readonly whenFull: "retry" | "refuse" | "evict-oldest"
   readonly maxTotalPendingBytes: number
   readonly maxLifetimeMillis: number
+  readonly maxReturnsPerSecond: number
   readonly drainMillis: number
   readonly afterReset: "now" | "earliest"
 }
@@ -115,7 +124,7 @@ export interface HubSettings {
  * @category conversions
  */
 export const hubSettings = (options: HubOptions = {}): HubSettings => {
-  const retry = options.shutdownRetry ?? (["1 second", "5 seconds"] as const)
+  const retry = options.shutdownRetry ?? (["2 seconds", "4 seconds"] as const)
   const maxPendingBytes = atLeast("maxPendingBytes", 1, options.maxPendingBytes ?? 1024 * 1024)
   const settings: HubSettings = {
     keepalive: options.keepalive ?? "15 seconds",
@@ -135,15 +144,17 @@ export const hubSettings = (options: HubOptions = {}): HubSettings => {
       options.maxLifetime === undefined
         ? Infinity
         : atLeast("maxLifetime", 1000, Duration.toMillis(options.maxLifetime)),
+    maxReturnsPerSecond: atLeast("maxReturnsPerSecond", 1, options.maxReturnsPerSecond ?? 1000),
     drainMillis: atLeast("drainWindow", 0, Duration.toMillis(options.drainWindow ?? "1 second")),
     afterReset: options.afterReset ?? "now"
   }
   if (settings.keepalive !== false && !Schedule.isSchedule(settings.keepalive)) {
     atLeast("keepalive", 100, Duration.toMillis(settings.keepalive))
   }
+  if (settings.drainMillis >= 2 ** 30) throw new Error("drainWindow must be shorter than 12 days")
   const range = settings.shutdownRetryMillis
-  if (range !== undefined && !(range[0] >= 0 && range[0] <= range[1] && range[1] < 2 ** 31)) {
-    throw new Error("shutdownRetry must be a range of times, the shorter one first")
+  if (range !== undefined && !(range[0] >= 100 && range[0] <= range[1] && range[1] < 2 ** 30)) {
+    throw new Error("shutdownRetry must be a range of times of at least 100 ms, the shorter one first")
   }
   return settings
 }
@@ -174,10 +185,47 @@ const time = (name: string, min: number, what: string): Config.Config<Duration.D
     optional
   )
 
+const patterns = Config.string("SSE_LATEST").pipe(
+  Config.mapOrFail((text): Either.Either<ReadonlyArray<string>, ConfigError.ConfigError> => {
+    const all = text.split(",").map((pattern) => pattern.trim())
+    const invalid = all.map((pattern) => NamespacePattern.parse(pattern)).find(Either.isLeft)
+    return invalid === undefined
+      ? Either.right(all)
+      : Either.left(ConfigError.InvalidData(["SSE_LATEST"], invalid.left.message))
+  }),
+  Config.withDescription("namespaces that keep their latest value"),
+  Config.withDefault<ReadonlyArray<string>>([])
+)
+
+const historyBounds = Config.all({
+  maxEvents: Config.withDefault(
+    Config.integer("SSE_HISTORY_EVENTS").pipe(
+      Config.validate({ message: "must be at least 0", validation: (value) => value >= 0 }),
+      Config.withDescription("events kept for clients that were away")
+    ),
+    0
+  ),
+  maxBytes: optional(positive("SSE_HISTORY_BYTES", "bytes of events kept")),
+  maxAge: time("SSE_HISTORY_AGE", 1, "how long events are kept"),
+  latest: patterns
+})
+
+const historyFromEnv: Config.Config<HistoryOptions | undefined> = historyBounds.pipe(
+  Config.map(({ latest, maxEvents, ...bounds }) => {
+    if (maxEvents === 0 && latest.length === 0) return undefined
+    const values = latest.map((namespace): HistoryRule => ({ namespace, keep: "latest" }))
+    return maxEvents === 0
+      ? { ...bounds, rules: [...values, { namespace: "/", keep: "nothing" }] }
+      : { ...bounds, maxEvents, rules: values }
+  })
+)
+
 /**
  * Reads `SSE_KEEPALIVE`, `SSE_MAX_PENDING_BYTES`, `SSE_MAX_TOTAL_PENDING_BYTES`, `SSE_STALL_TIMEOUT`, `SSE_MAX_CLIENTS`,
- * `SSE_MAX_CLIENTS_PER_ADDRESS`, `SSE_MAX_CLIENTS_PER_NAMESPACE`, `SSE_WHEN_FULL`, `SSE_MAX_LIFETIME` and `SSE_DRAIN`.
- * What is not set keeps its default.
+ * `SSE_MAX_CLIENTS_PER_ADDRESS`, `SSE_MAX_CLIENTS_PER_NAMESPACE`, `SSE_WHEN_FULL`, `SSE_MAX_LIFETIME`, `SSE_DRAIN`,
+ * `SSE_HISTORY_EVENTS` (0 or not set: no history), `SSE_HISTORY_BYTES`, `SSE_HISTORY_AGE`, `SSE_LATEST` (namespaces or patterns
+ * that keep their latest value, with commas between), `SSE_AFTER_RESET`, `SSE_SHUTDOWN_RETRY` and
+ * `SSE_MAX_RETURNS_PER_SECOND`. What is not set keeps its default.
  *
  * @since 0.1.0
  * @category config
@@ -212,12 +260,41 @@ export const hubFromEnv: Config.Config<HubOptions> = Config.all({
     )("SSE_WHEN_FULL").pipe(Config.withDescription("what a client gets that is one too many"))
   ),
   maxLifetime: time("SSE_MAX_LIFETIME", 1000, "how long a client may stay"),
-  drainWindow: time("SSE_DRAIN", 0, "time over which clients are ended at shutdown")
+  drainWindow: time("SSE_DRAIN", 0, "time over which clients are ended at shutdown"),
+  maxReturnsPerSecond: optional(
+    positive("SSE_MAX_RETURNS_PER_SECOND", "clients that come back in a second after a shutdown")
+  ),
+  shutdownRetry: optional(
+    Config.string("SSE_SHUTDOWN_RETRY").pipe(
+      Config.mapOrFail((text): Either.Either<HubOptions["shutdownRetry"], ConfigError.ConfigError> => {
+        if (text === "off") return Either.right(false)
+        const times = text.split(" to ").map((part) => Duration.decodeUnknown(part.trim()))
+        const [min, max] = times.map((time) => (time._tag === "Some" ? Duration.toMillis(time.value) : Number.NaN))
+        return times.length === 2 && min! >= 100 && min! <= max! && max! < 2 ** 30
+          ? Either.right([min!, max!])
+          : Either.left(
+              ConfigError.InvalidData(
+                ["SSE_SHUTDOWN_RETRY"],
+                `"${text}" is neither "off" nor times such as "2 seconds to 4 seconds"`
+              )
+            )
+      }),
+      Config.withDescription("when clients that are ended at shutdown are told to come back, or off")
+    )
+  ),
+  history: historyFromEnv,
+  afterReset: optional(
+    Config.literal(
+      "now",
+      "earliest"
+    )("SSE_AFTER_RESET").pipe(Config.withDescription("how clients go on that cannot have all that they missed"))
+  )
 })
 
 /**
- * Reads `SSE_REDIS_URL` and, if that is set, `SSE_REDIS_PREFIX`, `SSE_REDIS_MAX_EVENTS`, `SSE_REDIS_MAX_AGE` and
- * `SSE_PUBLISH_TIMEOUT`, for `RedisLog.layer` of `effect-sse/EventLog/Redis`.
+ * Reads `SSE_REDIS_URL` and, if that is set, `SSE_REDIS_PREFIX`, `SSE_PUBLISH_TIMEOUT`, `SSE_HISTORY_EVENTS` (0 or not set: what
+ * is the default on Redis), `SSE_HISTORY_AGE` and `SSE_LATEST`, for `layer` of `effect-sse/EventLog/Redis`. `SSE_HISTORY_BYTES` is
+ * refused: Redis does not bound a stream in bytes.
  *
  * @since 0.1.0
  * @category config
@@ -233,11 +310,19 @@ export const redisFromEnv: Config.Config<Option.Option<RedisLogOptions>> = Confi
     )
   ),
   prefix: optional(Config.nonEmptyString("SSE_REDIS_PREFIX").pipe(Config.withDescription("what its keys begin with"))),
-  maxEvents: optional(positive("SSE_REDIS_MAX_EVENTS", "events that Redis keeps")),
-  maxAge: time("SSE_REDIS_MAX_AGE", 1, "how long Redis keeps an event"),
-  publishTimeout: time("SSE_PUBLISH_TIMEOUT", 0, "how long a publish may wait for Redis")
+  publishTimeout: time("SSE_PUBLISH_TIMEOUT", 0, "how long a publish may wait for Redis"),
+  history: historyBounds
 }).pipe(
-  Config.map(({ maxAge, maxEvents, prefix, publishTimeout, url }) =>
-    Option.map(url, (url) => ({ url, prefix, publishTimeout, history: { maxAge, maxEvents } }))
-  )
+  Config.mapOrFail(({ history, prefix, publishTimeout, url }) => {
+    if (Option.isNone(url)) return Either.right(Option.none())
+    const { latest, maxAge, maxBytes, maxEvents } = history
+    if (maxBytes !== undefined) {
+      return Either.left(
+        ConfigError.InvalidData(["SSE_HISTORY_BYTES"], "cannot be had on Redis: use SSE_HISTORY_EVENTS")
+      )
+    }
+    const rules = latest.map((namespace) => ({ namespace, keep: "latest" as const }))
+    const kept = { maxAge, maxEvents: maxEvents === 0 ? undefined : maxEvents, rules }
+    return Either.right(Option.some({ url: url.value, prefix, publishTimeout, history: kept }))
+  })
 )

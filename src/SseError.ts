@@ -92,6 +92,29 @@ export class LimitReached extends Schema.TaggedError<LimitReached>("effect-sse/L
 }
 
 /**
+ * A request was refused, or a client not connected, for who is behind it: what an `Authorize` hook fails with.
+ *
+ * - `unauthenticated`: it does not say who it is, or does not prove it; 401
+ * - `forbidden`: it may not; 403
+ * - `unavailable`: this cannot be told now. A subscriber is told to come back, others get 503.
+ *
+ * The `reason` is sent to the client: it must hold no secret. `challenge` is what `WWW-Authenticate` says with a 401
+ * (RFC 9110 section 11.6.1); `Bearer` if not given.
+ *
+ * @since 0.1.0
+ * @category errors
+ */
+export class Refused extends Schema.TaggedError<Refused>("effect-sse/Refused")("Refused", {
+  kind: Schema.Literal("unauthenticated", "forbidden", "unavailable"),
+  reason: Schema.String,
+  challenge: Schema.optional(Schema.String)
+}) {
+  override get message(): string {
+    return this.reason
+  }
+}
+
+/**
  * An in-process subscriber let more than `limit` events wait. Its stream fails with this; nobody else is affected.
  *
  * @since 0.1.0
@@ -135,3 +158,132 @@ export class EventLogError extends Schema.TaggedError<EventLogError>("effect-sse
  * @category errors
  */
 export type PublishError = InvalidEvent | HubClosed | EventLogError
+
+/**
+ * A value, or the parameters of the namespace, do not fit the definition of an `SseChannel`: nothing was published.
+ * `channel` is its namespace as it was defined, `part` says what does not fit, `reason` why, and `index` is the value's
+ * place in a batch (0 for a single one).
+ *
+ * @since 0.1.0
+ * @category errors
+ */
+export class ChannelEncodeError extends Schema.TaggedError<ChannelEncodeError>("effect-sse/ChannelEncodeError")(
+  "ChannelEncodeError",
+  {
+    channel: Schema.String,
+    part: Schema.Literal("params", "value"),
+    reason: Schema.String,
+    index: Schema.NonNegativeInt
+  }
+) {
+  override get message(): string {
+    return `channel ${this.channel}: the ${this.part} cannot be encoded: ${this.reason}`
+  }
+}
+
+/**
+ * An event does not fit the definition of an `SseChannel`: its name, the parameters in its namespace, or the value in its
+ * data. `channel` is the namespace as it was defined, `part` says what does not fit, and `reason` why.
+ *
+ * @since 0.1.0
+ * @category errors
+ */
+export class ChannelDecodeError extends Schema.TaggedError<ChannelDecodeError>("effect-sse/ChannelDecodeError")(
+  "ChannelDecodeError",
+  {
+    channel: Schema.String,
+    part: Schema.Literal("event", "params", "value"),
+    reason: Schema.String
+  }
+) {
+  override get message(): string {
+    return `channel ${this.channel}: the ${this.part} cannot be decoded: ${this.reason}`
+  }
+}
+
+/**
+ * The server refused a client's request with a status that another attempt does not mend: not 200, 204, 408, 425, 429 or
+ * 5xx. `body` is the beginning of its answer, at most 1,024 characters.
+ *
+ * @since 0.1.0
+ * @category errors
+ */
+export class RequestRefused extends Schema.TaggedError<RequestRefused>("effect-sse/RequestRefused")("RequestRefused", {
+  status: Schema.Int,
+  body: Schema.String
+}) {
+  override get message(): string {
+    return `the server answered ${this.status}${this.body === "" ? "" : `: ${this.body.replace(/\s+/g, " ")}`}`
+  }
+}
+
+/**
+ * The server answered 200 with something else than an event stream. `contentType` is what it said it is, empty if nothing.
+ *
+ * @since 0.1.0
+ * @category errors
+ */
+export class NotAnEventStream extends Schema.TaggedError<NotAnEventStream>("effect-sse/NotAnEventStream")(
+  "NotAnEventStream",
+  { contentType: Schema.String }
+) {
+  override get message(): string {
+    return `expected text/event-stream, got ${this.contentType === "" ? "no content type" : this.contentType}`
+  }
+}
+
+/**
+ * An event of the server is larger than `limit` bytes. See `ClientOptions.maxEventBytes`.
+ *
+ * @since 0.1.0
+ * @category errors
+ */
+export class EventTooLarge extends Schema.TaggedError<EventTooLarge>("effect-sse/EventTooLarge")("EventTooLarge", {
+  limit: Schema.Number
+}) {
+  override get message(): string {
+    return `an event is larger than ${this.limit} bytes`
+  }
+}
+
+/**
+ * A client's schedule of reconnects came to its end. The fields say why there was no connection the last time; see
+ * `SseClient.Disconnection`.
+ *
+ * @since 0.1.0
+ * @category errors
+ */
+export class ReconnectsExhausted extends Schema.TaggedError<ReconnectsExhausted>("effect-sse/ReconnectsExhausted")(
+  "ReconnectsExhausted",
+  {
+    reason: Schema.Literal("ended", "broken", "silent", "refused", "unreachable"),
+    status: Schema.UndefinedOr(Schema.Int),
+    cause: Schema.Defect
+  }
+) {
+  override get message(): string {
+    return `gave up reconnecting; the last connection: ${this.reason}${this.status === undefined ? "" : ` (${this.status})`}`
+  }
+}
+
+/**
+ * A client's request cannot be sent, for instance because its URL is none.
+ *
+ * @since 0.1.0
+ * @category errors
+ */
+export class InvalidRequest extends Schema.TaggedError<InvalidRequest>("effect-sse/InvalidRequest")("InvalidRequest", {
+  cause: Schema.Defect
+}) {
+  override get message(): string {
+    return `invalid request: ${this.cause instanceof Error ? this.cause.message : String(this.cause)}`
+  }
+}
+
+/**
+ * What a client's stream can fail with: what another attempt cannot mend.
+ *
+ * @since 0.1.0
+ * @category errors
+ */
+export type SseClientError = RequestRefused | NotAnEventStream | EventTooLarge | ReconnectsExhausted | InvalidRequest

@@ -8,6 +8,7 @@ import * as Clock from "effect/Clock"
 import * as Config from "effect/Config"
 import type { ConfigError } from "effect/ConfigError"
 import * as Context from "effect/Context"
+import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as Exit from "effect/Exit"
@@ -19,7 +20,7 @@ import type * as Scope from "effect/Scope"
 import * as Sink from "effect/Sink"
 import * as Stream from "effect/Stream"
 import * as EventLog from "./EventLog.js"
-import type { ClientChange, ClientStatus, Connected, ConnectRequest, Presence } from "./HubClient.js"
+import type { ClientChange, ClientStatus, Connected, ConnectRequest, Presence, Principal } from "./HubClient.js"
 import type { Activity, HubStatus, NamespaceStatus } from "./HubStatus.js"
 import * as Activities from "./internal/activity.js"
 import { clientStatus } from "./internal/client.js"
@@ -31,6 +32,7 @@ import { NamespaceUse } from "./internal/namespaces.js"
 import * as Registry from "./internal/registry.js"
 import * as Keepalive from "./Keepalive.js"
 import * as Namespace from "./Namespace.js"
+import * as NamespacePattern from "./NamespacePattern.js"
 import { type HubOptions, type HubSettings, hubSettings } from "./SseConfig.js"
 import {
   type EventLogError,
@@ -39,6 +41,7 @@ import {
   type InvalidNamespace,
   type LimitReached,
   type PublishError,
+  type Refused,
   SubscriberTooSlow
 } from "./SseError.js"
 import * as SseEvent from "./SseEvent.js"
@@ -63,18 +66,21 @@ export class SseHub extends Context.Tag("effect-sse/SseHub")<
     /** Publishes every event of a `Stream`, chunk by chunk; gives their number. */
     readonly sink: Sink.Sink<number, SseEvent.SseEvent, never, PublishError>
     /**
-     * The events published to a namespace or below it from the moment the stream starts, for use in this process. A
-     * consumer that lets more than `maxPendingEvents` wait gets what waits and then {@link SubscriberTooSlow}. The stream
-     * ends when the hub is closed.
+     * The events published to a namespace or below it from the moment the stream starts, for use in this process. A segment
+     * that is `*` stands for any one (see `NamespacePattern`); of several namespaces an event that matches more than one comes
+     * once. A consumer that lets more than `maxPendingEvents` wait gets what waits and then {@link SubscriberTooSlow}. The
+     * stream ends when the hub is closed.
      */
     readonly subscribe: (
-      namespace: string
+      namespaces: string | readonly [string, ...ReadonlyArray<string>]
     ) => Stream.Stream<SseEvent.SseEvent, InvalidNamespace | SubscriberTooSlow | HubClosed>
     /**
      * Registers an open response and writes the first comment; with a history, also the position from which the client goes
-     * on, and behind it what it missed. Fails with `EventLogError` if the log cannot tell what that is.
+     * on, and behind it what it missed. Fails with `EventLogError` if the log cannot tell what that is, and with {@link Refused} if its principal has expired or was revoked.
      */
-    readonly connect: (request: ConnectRequest) => Effect.Effect<Connected, HubClosed | LimitReached | EventLogError>
+    readonly connect: (
+      request: ConnectRequest
+    ) => Effect.Effect<Connected, HubClosed | LimitReached | EventLogError | Refused>
     /** Whether clients can begin elsewhere than now: whether the log keeps events. */
     readonly canResume: boolean
     /** The connected clients, oldest first. */
@@ -84,16 +90,28 @@ export class SseHub extends Context.Tag("effect-sse/SseHub")<
     /** The last ten minutes, and the last clients that ended. */
     readonly activity: Effect.Effect<Activity>
     /**
-     * The namespaces that clients listen to, and those that were published to lately: of these at least the last 4,096 are
-     * remembered.
+     * The namespaces and patterns that clients listen to, and the namespaces that were published to lately: of these at
+     * least the last 4,096 are remembered.
      */
     readonly namespaces: Effect.Effect<ReadonlyArray<NamespaceStatus>>
     /** Ends a client's connection; `false` if there is no such client. */
     readonly disconnect: (id: number) => Effect.Effect<boolean>
+    /**
+     * Ends all streams of the principal with this id, on this hub, and gives their number. What was proved by then (see
+     * `issuedAt` of `Principal`) is refused from now on, for as long as it is remembered: 24 hours, or the `remember` that is
+     * given, which should be as long as your tokens live. The last 100,000 revocations are remembered at most.
+     */
+    readonly revoke: (
+      principalId: string,
+      options?: { readonly remember?: Duration.DurationInput | undefined }
+    ) => Effect.Effect<number>
+    /** Fails if the principal has expired or was revoked. `connect` looks by itself. */
+    readonly checkPrincipal: (principal: Principal) => Effect.Effect<void, Refused>
     /** Clients that come and go, from the moment the effect succeeds. The stream ends when the hub is closed. */
     readonly changes: Effect.Effect<Stream.Stream<ClientChange>, never, Scope.Scope>
     /**
-     * Who is there: clients that listen to `namespace` or below it (those of `/` are everywhere and count for `/` only).
+     * Who is there: clients that listen to `namespace` or below it. Those of `/` are everywhere and count for `/` only, as
+     * those of `/rooms/*` do for that pattern and what is above it.
      * First comes a `Joined` for each that is there, then those who come and go, with nobody missed or told twice. A stream
      * that lets more than `maxPendingEvents` wait fails with {@link SubscriberTooSlow}; it ends when the hub is closed.
      */
@@ -106,8 +124,18 @@ export class SseHub extends Context.Tag("effect-sse/SseHub")<
     readonly keepalive: Stream.Stream<string>
     /** Time between two keepalives in ms; `undefined` if there are none, or a schedule decides. */
     readonly keepaliveMillis: number | undefined
+    /** How long anything may wait for one client, in ms. */
+    readonly stallMillis: number
+    /**
+     * Waits until all that reached this hub before is handed out: written to the clients' connections, and put before the
+     * streams of {@link subscribe}; until clients that resume have what they missed, unless they do not read; and until clients that have ended are gone from {@link clients}. It waits for no network. For
+     * tests, and before the process does something that holds it up.
+     */
+    readonly flush: Effect.Effect<void>
     /** The longest namespace it takes, in bytes. */
     readonly maxNamespaceBytes: number
+    /** Namespaces that one client may name. */
+    readonly maxNamespacesPerClient: number
     /**
      * Closes the hub: takes nothing more, delivers what was taken, tells every client when to come back, and ends all
      * connections and streams. Runs by itself when the layer is released; a further call waits for the first.
@@ -186,19 +214,21 @@ export const make = (options?: HubOptions): Effect.Effect<SseHub["Type"], never,
         return encodeSlice()
       })
 
-    const subscribe = (path: string) =>
+    const parse = (path: string) => NamespacePattern.parse(path, { maxBytes: settings.maxNamespaceBytes })
+    const subscribe = (paths: ReadonlyArray<string>) =>
       Effect.gen(function* () {
-        const namespace = yield* Namespace.parse(path, { maxBytes: settings.maxNamespaceBytes })
+        const namespaces = NamespacePattern.reduce(yield* Effect.forEach(paths, parse))
         const mailbox = yield* Mailbox.make<SseEvent.SseEvent, SubscriberTooSlow>({
           capacity: settings.maxPendingEvents,
           strategy: "dropping"
         })
         const subscriber: Registry.Subscriber = {
           id: nextId(),
-          namespaces: [namespace],
+          namespaces,
           deliver: (batch) => {
             const rest = mailbox.unsafeOfferAll(batch.entries.map((entry) => entry.event))
             if (Chunk.isNonEmpty(rest)) {
+              const namespace = namespaces.join(" ")
               mailbox.unsafeDone(Exit.fail(new SubscriberTooSlow({ namespace, limit: settings.maxPendingEvents })))
             }
           }
@@ -251,7 +281,7 @@ export const make = (options?: HubOptions): Effect.Effect<SseHub["Type"], never,
       sink: Sink.foldLeftChunksEffect(0, (count, chunk: Chunk.Chunk<SseEvent.SseEvent>) =>
         Effect.map(publishAll(chunk), (positions) => count + positions.length)
       ),
-      subscribe: (path) => Stream.unwrapScoped(subscribe(path)),
+      subscribe: (paths) => Stream.unwrapScoped(subscribe(typeof paths === "string" ? [paths] : paths)),
       connect: clients.connect,
       canResume: log.history !== undefined,
       clients: Effect.map(clients.list, (all) => all.map(clientStatus)),
@@ -268,25 +298,29 @@ export const make = (options?: HubOptions): Effect.Effect<SseHub["Type"], never,
       activity: Effect.map(samples, (samples) => ({ samples, recentEnds: clients.recentEnds() })),
       namespaces: Effect.sync(() => namespaceStatus(clients.byNamespace(), use)),
       disconnect: clients.disconnect,
+      revoke: (principalId, options) => clients.revoke(principalId, Duration.toMillis(options?.remember ?? "24 hours")),
+      checkPrincipal: clients.checkPrincipal,
       changes: clients.changes,
-      presence: (path) =>
-        Stream.unwrap(Effect.map(Namespace.parse(path, { maxBytes: settings.maxNamespaceBytes }), clients.presence)),
+      presence: (path) => Stream.unwrap(Effect.map(parse(path), clients.presence)),
       keepalive: Keepalive.stream(settings.keepalive),
       keepaliveMillis: Keepalive.millis(settings.keepalive),
       comeBackIn: clients.comeBackIn,
       whenFull: settings.whenFull,
+      stallMillis: settings.stallMillis,
+      flush: dispatcher.flush.pipe(Effect.zipRight(clients.replayed), Effect.zipRight(clients.forgotten)),
       maxNamespaceBytes: settings.maxNamespaceBytes,
+      maxNamespacesPerClient: settings.maxNamespacesPerClient,
       shutdown,
       awaitShutdown: closed.await
     })
   })
 
 const namespaceStatus = (
-  subscribers: ReadonlyMap<Namespace.Namespace, number>,
+  subscribers: ReadonlyMap<NamespacePattern.NamespacePattern, number>,
   use: NamespaceUse
 ): ReadonlyArray<NamespaceStatus> => {
-  const status = (namespace: Namespace.Namespace): NamespaceStatus => {
-    const { events = 0, lastEventAt } = use.all.get(namespace) ?? {}
+  const status = (namespace: NamespacePattern.NamespacePattern): NamespaceStatus => {
+    const { events = 0, lastEventAt } = use.all.get(namespace as Namespace.Namespace) ?? {}
     return { namespace, subscribers: subscribers.get(namespace) ?? 0, events, lastEventAt }
   }
   return Array.from(new Set([...subscribers.keys(), ...use.all.keys()]), status)

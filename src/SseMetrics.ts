@@ -11,6 +11,7 @@
  * | `sse_disconnects_total{reason}` | counter | clients that ended, by `EndReason` |
  * | `sse_refusals_total{limit}` | counter | clients that were not connected, by the limit that was reached |
  * | `sse_publishes_total` | counter | events taken |
+ * | `sse_publish_refusals_total{reason}` | counter | publishes over HTTP that were refused, by the reason |
  * | `sse_deliveries_total` | counter | events handed to clients, once for each client |
  * | `sse_sent_bytes_total` | counter | bytes handed to clients |
  * | `sse_publish_to_write_seconds` | histogram | from the log's handing an event over to its last write |
@@ -76,6 +77,17 @@ export const refusals = Metric.counter("sse_refusals_total", {
  * @category metrics
  */
 export const publishes = Metric.counter("sse_publishes_total", { description: "Events taken", incremental: true })
+
+/**
+ * Tagged by reason with {@link publishRefusalTags}.
+ *
+ * @since 0.1.0
+ * @category metrics
+ */
+export const publishRefusals = Metric.counter("sse_publish_refusals_total", {
+  description: "Publishes over HTTP that were refused, by the reason",
+  incremental: true
+})
 
 /**
  * @since 0.1.0
@@ -208,6 +220,38 @@ export const resumeTags: Readonly<Record<"resumed" | Gap["reason"], Tags>> = tag
   "expired",
   "unknown",
   "restarted"
+])
+
+/**
+ * The tags of {@link publishRefusals}, for each reason: 400 `invalid`, 401 `unauthorized`, 403 `forbidden`, 405 `method`,
+ * 413 `too-large`, 415 `media-type`, 429 `too-many`, 503 `unavailable`, and `other`.
+ *
+ * @since 0.1.0
+ * @category metrics
+ */
+export const publishRefusalTags: Readonly<
+  Record<
+    | "invalid"
+    | "unauthorized"
+    | "forbidden"
+    | "method"
+    | "too-large"
+    | "media-type"
+    | "too-many"
+    | "unavailable"
+    | "other",
+    Tags
+  >
+> = tagsOf("reason", [
+  "invalid",
+  "unauthorized",
+  "forbidden",
+  "method",
+  "too-large",
+  "media-type",
+  "too-many",
+  "unavailable",
+  "other"
 ])
 
 /**

@@ -19,6 +19,8 @@ import * as Redacted from "effect/Redacted"
 import { randomBytes } from "node:crypto"
 import { parseArgs } from "node:util"
 import type { RedisLogOptions } from "./EventLog/Redis.js"
+import { tokens } from "./Authorize.js"
+import type { JwtOptions } from "./Authorize/Jwt.js"
 import type { Access } from "./http/Access.js"
 import { demo } from "./node/demo.js"
 import * as SseServer from "./node/SseServer.js"
@@ -36,6 +38,14 @@ const usage = `effect-sse: a Server-Sent Events hub
 
 Environment:
   SSE_PUBLISH_TOKEN           what publishers send; made and printed at start if not set
+  SSE_JWT_SECRET              subscribers and publishers send JWTs, signed with this
+                              (HS256; 32 bytes or more)
+  SSE_JWT_JWKS_URL            or with one of the keys that are there (RS256, ES256, EdDSA)
+  SSE_JWT_ISSUER, SSE_JWT_AUDIENCE  what they must say in "iss" and "aud"  (anything)
+  SSE_JWT_COOKIE              cookie that may carry one               (only Authorization)
+  SSE_CORS_ORIGINS            *: pages of any origin may subscribe, without credentials;
+                              or origins with commas between, which may do so with
+                              credentials, and publish; or off                 (*)
   SSE_KEEPALIVE               time between keepalives, or off          (15 seconds)
   SSE_MAX_PENDING_BYTES       bytes that may wait for one client       (1048576)
   SSE_MAX_TOTAL_PENDING_BYTES bytes that may wait for all clients      (268435456)
@@ -44,12 +54,20 @@ Environment:
   SSE_MAX_CLIENTS_PER_ADDRESS, SSE_MAX_CLIENTS_PER_NAMESPACE           (no limit)
   SSE_WHEN_FULL               what one too many gets: retry (a stream that tells when
                               to come back), refuse (503) or evict-oldest  (retry)
+  SSE_MAX_HEADER_BYTES        largest head of a request, URL and headers (16384)
   SSE_MAX_LIFETIME            how long a client may stay               (no limit)
   SSE_DRAIN                   time over which clients are ended at shutdown (1 second)
   SSE_REDIS_URL               redis:// or rediss://: the log that several nodes share
   SSE_REDIS_PREFIX            what its keys begin with                 (effect-sse)
-  SSE_REDIS_MAX_EVENTS, SSE_REDIS_MAX_AGE   what it keeps              (100000, no limit)
   SSE_PUBLISH_TIMEOUT         how long a publish may wait for Redis    (5 seconds)
+  SSE_SHUTDOWN_RETRY          when they come back, counted from its end, or off;
+                              begin with what a restart takes (2 seconds to 4 seconds)
+  SSE_MAX_RETURNS_PER_SECOND  longer, so that not more come in a second    (1000)
+  SSE_HISTORY_EVENTS          events kept for clients that were away; they then carry ids
+                              (0; on Redis 100000)
+  SSE_HISTORY_BYTES, SSE_HISTORY_AGE   further bounds of what is kept  (16777216, none)
+  SSE_LATEST                  namespaces that keep their latest value: /prices,/rooms/*/topic
+  SSE_AFTER_RESET             how clients go on that missed more than is kept: now or earliest  (now)
   SSE_ADMIN                   who sees the admin page: loopback, open or off  (loopback)
   SSE_METRICS                 who sees /metrics: loopback, open or off        (loopback)
   SSE_LOG                     json, pretty, none, or a line of text for each  (text)
@@ -78,13 +96,13 @@ const readArguments = Effect.try({
   catch: (error) => new Usage(error instanceof Error ? error.message : String(error))
 })
 
-const banner = (token: string, demo: boolean, admin: Access) =>
+const banner = (token: string, needsToken: boolean, demo: boolean, admin: Access) =>
   HttpServer.addressFormattedWith((address) =>
     Console.log(
       [
         `effect-sse listens on ${address}`,
         "",
-        `  subscribe   curl -N ${address}/subscribe/${demo ? "pets" : ""}`,
+        `  subscribe   curl -N ${needsToken ? "-H 'Authorization: Bearer $TOKEN' " : ""}${address}/subscribe/${demo ? "pets" : ""}`,
         `  publish     curl -H 'Authorization: Bearer ${token}' --data-binary 'Corgi' '${address}/publish/pets/dogs?event=new-dog'`,
         ...(admin === "off" ? [] : [`  admin page  ${address}/admin/`]),
         ""
@@ -130,16 +148,42 @@ const hubLayer = Layer.unwrapEffect(
   )
 )
 
+/** Loaded when it is needed: its package may not be installed. */
+const jwtHooks = (options: JwtOptions) =>
+  Effect.map(
+    Effect.tryPromise({
+      try: () => import("./Authorize/Jwt.js"),
+      catch: (error) => new Usage(`JWTs need the package jose (npm install jose): ${String(error)}`)
+    }),
+    (Jwt) => Jwt.make(options)
+  )
+
 const serve = (withDemo: boolean) =>
   Effect.gen(function* () {
     const log = yield* readLog
-    const { publishToken, ...config } = yield* SseServer.fromEnv
+    const { jwt: jwtOptions, publishToken, ...config } = yield* SseServer.fromEnv
+    const jwt = jwtOptions === undefined ? undefined : yield* jwtHooks(jwtOptions)
     const token = Option.getOrElse(publishToken, () => Redacted.make(randomBytes(18).toString("base64url")))
-    const server = SseServer.layer({ ...config, publishToken: token })
+    const byToken = tokens({ publisher: token })
+    const server = SseServer.layer({
+      ...config,
+      subscribe: jwt?.subscribe,
+      publish:
+        jwt === undefined
+          ? byToken
+          : Option.isNone(publishToken)
+            ? jwt.publish
+            : (request, namespaces) =>
+                Effect.orElse(byToken(request, namespaces), () => jwt.publish(request, namespaces))
+    })
     // A token the operator chose is known to them and stays out of the output.
-    const shown = Option.isSome(publishToken) ? "$SSE_PUBLISH_TOKEN" : Redacted.value(token)
+    const shown = Option.isSome(publishToken)
+      ? "$SSE_PUBLISH_TOKEN"
+      : jwt === undefined
+        ? Redacted.value(token)
+        : "$TOKEN"
     const main = Effect.zipRight(
-      log === "json" ? started(shown) : banner(shown, withDemo, config.admin),
+      log === "json" ? started(shown) : banner(shown, jwt !== undefined, withDemo, config.admin),
       withDemo ? demo : Effect.never
     )
     yield* main.pipe(Effect.provide(Layer.provideMerge(server, hubLayer).pipe(Layer.provideMerge(loggers[log]))))

@@ -1,6 +1,10 @@
 /**
  * @since 0.1.0
  */
+export * as Authorize from "./Authorize.js"
+/**
+ * @since 0.1.0
+ */
 export * as Connection from "./Connection.js"
 /**
  * @since 0.1.0
@@ -17,6 +21,10 @@ export * as HubStatus from "./HubStatus.js"
 /**
  * @since 0.1.0
  */
+export * as Idempotency from "./Idempotency.js"
+/**
+ * @since 0.1.0
+ */
 export * as Keepalive from "./Keepalive.js"
 /**
  * @since 0.1.0
@@ -26,6 +34,14 @@ export * as Namespace from "./Namespace.js"
  * @since 0.1.0
  */
 export * as NamespacePattern from "./NamespacePattern.js"
+/**
+ * @since 0.1.0
+ */
+export * as SseChannel from "./SseChannel.js"
+/**
+ * @since 0.1.0
+ */
+export * as SseClient from "./SseClient.js"
 /**
  * @since 0.1.0
  */
@@ -53,7 +69,15 @@ export * as SseRoutes from "./SseRoutes.js"
 /**
  * @since 0.1.0
  */
+export * as SseTest from "./SseTest.js"
+/**
+ * @since 0.1.0
+ */
 export * as SseTracing from "./SseTracing.js"
+/**
+ * @since 0.1.0
+ */
+export * as Tickets from "./Tickets.js"
 /**
  * @since 0.1.0
  */

@@ -92,7 +92,7 @@ const make = (engine: (options: Options) => Nodes, options: Options = {}) =>
       })
     const since = (start: EventLog.Start, ...paths: ReadonlyArray<string>) => {
       const namespaces = (paths.length === 0 ? ["/"] : paths).map((path) => Namespace.make(path))
-      return Effect.flatMap(history.locate(start, namespaces), (found) =>
+      return Effect.flatMap(history.locate(start, tail.here(), namespaces), (found) =>
         typeof found === "string" ? readAll(found, namespaces) : Effect.succeed(found.reason)
       )
     }
@@ -223,9 +223,10 @@ describe.each(Object.entries(engines))("EventLog on %s", (_, engine) => {
       const [old] = yield* Effect.scoped(Effect.flatMap(nodes, ([log]) => log.append([entry("/a"), entry("/a")])))
       yield* renew
       const [log] = yield* nodes
+      const tail = yield* follow(log)
       yield* log.append([entry("/a")])
       const locate = (id: string) =>
-        Effect.map(log.history!.locate(after(id), [Namespace.root]), (found) =>
+        Effect.map(log.history!.locate(after(id), tail.here(), [Namespace.root]), (found) =>
           typeof found === "string" ? found : found.reason
         )
       assert.strictEqual(yield* locate(old!), "restarted")
@@ -278,7 +279,7 @@ describe.each(Object.entries(engines))("EventLog on %s", (_, engine) => {
       const kept = yield* log.since({ _tag: "Earliest" })
       assert.isAtLeast(kept.length, 300)
       assert.isAtMost(kept.length, 500)
-      const gap = yield* log.history.locate(after(first!), [Namespace.root])
+      const gap = yield* log.history.locate(after(first!), log.tail.here(), [Namespace.root])
       if (typeof gap === "string") return assert.fail(gap)
       const behindOldest = yield* log.since(after(gap.oldest!))
       assert.strictEqual(behindOldest.length, kept.length - 1)

@@ -1,5 +1,5 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Namespace } from "effect-sse"
+import { Namespace, NamespacePattern } from "effect-sse"
 import { Either, FastCheck as fc } from "effect"
 
 const ruleOf = (path: string, options?: { readonly maxBytes: number }) => {
@@ -9,7 +9,11 @@ const ruleOf = (path: string, options?: { readonly maxBytes: number }) => {
 
 /** Any segment that the rules allow. */
 const segment = fc
-  .oneof(fc.string({ unit: "grapheme", minLength: 1 }), fc.string({ unit: "binary", minLength: 1 }), fc.constant("a/b"))
+  .oneof(
+    fc.string({ unit: "grapheme", minLength: 1 }),
+    fc.string({ unit: "binary", minLength: 1 }),
+    fc.constantFrom("a/b", "*", "%2A")
+  )
   .filter((text) => text.isWellFormed() && !/\p{Cc}/u.test(text) && text !== "." && text !== "..")
 const segments = fc.array(segment, { maxLength: 6 })
 const namespace = fc.oneof(
@@ -33,6 +37,8 @@ describe("Namespace", () => {
       ["/100%25", "/100%25"],
       ["/%252F", "/%252F"],
       ["/a%20b", "/a b"],
+      ["/a*/*a", "/a*/*a"],
+      ["/*/%2A/**", "/%2A/%2A/**"],
       ["/.hidden/..x/x..", "/.hidden/..x/x.."],
       ["/__proto__/constructor", "/__proto__/constructor"]
     ] as const) {
@@ -84,6 +90,8 @@ describe("Namespace", () => {
 
   it("takes segments literally", () => {
     assert.deepStrictEqual(Namespace.fromSegments(["a/b", "100%"]), Namespace.parse("/a%2Fb/100%25"))
+    assert.deepStrictEqual(Namespace.fromSegments(["rooms", "*"]), Namespace.parse("/rooms/%2A"))
+    assert.strictEqual(Namespace.toPath(Namespace.make("/rooms/*")), "/rooms/%2A")
     assert.isTrue(Either.isLeft(Namespace.fromSegments([".."])))
     assert.isTrue(Either.isLeft(Namespace.fromSegments([""])))
     assert.isTrue(Either.isLeft(Namespace.fromSegments(["rooms", ""])), "an empty id must not reach all rooms")
@@ -110,8 +118,10 @@ describe("Namespace", () => {
   it.prop("reads back what it wrote", [segments], ([list]) => {
     const made = Either.getOrThrow(Namespace.fromSegments(list))
     assert.deepStrictEqual(Namespace.segments(made), list)
-    assert.deepStrictEqual(Namespace.parse(made), Either.right(made), "the canonical form is its own")
-    assert.deepStrictEqual(Namespace.parse(Namespace.toPath(made)), Either.right(made), "so is the path")
+    for (const path of [made, Namespace.toPath(made)]) {
+      assert.deepStrictEqual(Namespace.parse(path), Either.right(made), path)
+      assert.deepStrictEqual(NamespacePattern.parse(path), Either.right(made), "as a pattern it is the same")
+    }
   })
 
   it.prop("matches exactly what a walk over segments matches", [namespace, namespace], ([a, b]) => {

@@ -167,6 +167,29 @@ describe("SseHub", () => {
     }).pipe(Effect.provide(SseLayer))
   )
 
+  it.scoped("flushes: what was published is written, and who ended is gone", () =>
+    Effect.gen(function* () {
+      const hub = yield* SseHub.SseHub
+      const [one, two] = yield* Effect.all([connect("/"), connect("/n")])
+      // More than a round takes, and than one turn of the event loop hands out.
+      const batch = Array.from({ length: 20_000 }, (_, i) => ({ namespace: "/n", data: String(i) }))
+      yield* hub.publishAll(batch)
+      assert.notInclude(two.body, "data:19999\n")
+      yield* hub.flush
+      assert.isTrue(one.body.endsWith("data:19999\n\n"))
+      assert.strictEqual(two.body, one.body)
+      one.close()
+      assert.lengthOf(yield* hub.clients, 2)
+      yield* hub.flush
+      assert.deepStrictEqual(
+        (yield* hub.clients).map(({ id }) => id),
+        [two.id]
+      )
+      yield* hub.shutdown
+      yield* hub.flush
+    }).pipe(Effect.provide(SseLayer))
+  )
+
   describe("in-process", () => {
     it.scoped("subscribes to a Stream", () =>
       Effect.gen(function* () {
@@ -474,7 +497,9 @@ describe("SseHub", () => {
       { maxPendingEvents: -1 },
       { maxNamespaceBytes: 0 },
       { keepalive: "1 millis" },
-      { shutdownRetry: ["5 seconds", "1 second"] }
+      { shutdownRetry: ["5 seconds", "1 second"] },
+      { shutdownRetry: [0, "1 second"] },
+      { drainWindow: "13 days" }
     ] satisfies ReadonlyArray<SseConfig.HubOptions>) {
       assert.throws(() => SseConfig.hubSettings(options), /must be/, JSON.stringify(options))
     }
@@ -694,7 +719,15 @@ describe("SseHub", () => {
       )
       assert.deepInclude(set, { keepalive: false, maxPendingBytes: 5, stallMillis: 2000 })
       assert.deepInclude(SseConfig.hubSettings(yield* read()), { maxPendingBytes: 1_048_576, stallMillis: 30_000 })
+      assert.deepStrictEqual(
+        SseConfig.hubSettings(yield* read(["SSE_SHUTDOWN_RETRY", "500 millis to 3 seconds"])).shutdownRetryMillis,
+        [500, 3000]
+      )
+      assert.isUndefined(SseConfig.hubSettings(yield* read(["SSE_SHUTDOWN_RETRY", "off"])).shutdownRetryMillis)
       for (const [name, value] of [
+        ["SSE_SHUTDOWN_RETRY", "1 second"],
+        ["SSE_SHUTDOWN_RETRY", "3 seconds to 2 seconds"],
+        ["SSE_SHUTDOWN_RETRY", "0 seconds to 2 seconds"],
         ["SSE_KEEPALIVE", "soon"],
         ["SSE_KEEPALIVE", "0 seconds"],
         ["SSE_MAX_PENDING_BYTES", "0"],

@@ -100,7 +100,7 @@ describe("SseRoutes", () => {
         assert.strictEqual(head.headers.get("content-type"), "text/event-stream")
         const options = yield* request("/subscribe/pets", { method: "OPTIONS" })
         assert.strictEqual(options.status, 204)
-        assert.strictEqual(options.headers.get("allow"), "GET, HEAD, OPTIONS")
+        assert.strictEqual(options.headers.get("allow"), "GET, HEAD, POST, OPTIONS")
         assert.deepStrictEqual(yield* (yield* SseHub.SseHub).clients, [])
       }).pipe(Effect.provide(SseLayer))
     )
@@ -108,9 +108,9 @@ describe("SseRoutes", () => {
     it.scoped("refuses other methods and bad namespaces with a reason", () =>
       Effect.gen(function* () {
         const request = yield* send()
-        const post = yield* request("/subscribe/pets", { method: "POST" })
-        assert.strictEqual(post.status, 405)
-        assert.strictEqual(post.headers.get("allow"), "GET, HEAD, OPTIONS")
+        const put = yield* request("/subscribe/pets", { method: "PUT" })
+        assert.strictEqual(put.status, 405)
+        assert.strictEqual(put.headers.get("allow"), "GET, HEAD, POST, OPTIONS")
         for (const [path, rule] of [
           ["/subscribe/%zz", "bad-percent-encoding"],
           ["/subscribe/%ff", "bad-utf8"],

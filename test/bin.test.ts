@@ -1,6 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
-import { Effect, Fiber } from "effect"
+import { Clock, Effect, Fiber } from "effect"
 import { command, node } from "./support/command.js"
+import { bySecret, claims, keyServer, secret, sign, signer } from "./support/jwt.js"
 import { connect, request } from "./support/rawClient.js"
 import { eventually } from "./support/server.js"
 
@@ -172,6 +173,35 @@ describe("effect-sse serve", () => {
     })
   )
 
+  it.scopedLive(
+    "SSE_HISTORY_EVENTS, SSE_LATEST and SSE_AFTER_RESET keep events and values for those who come later",
+    () =>
+      Effect.gen(function* () {
+        const server = yield* serve([], {
+          SSE_PUBLISH_TOKEN: "secret",
+          SSE_HISTORY_EVENTS: "2",
+          SSE_LATEST: "/prices, /rooms/*/topic",
+          SSE_AFTER_RESET: "earliest"
+        })
+        const publish = (path: string, body: string) =>
+          request(server.port, `/publish${path}`, { method: "POST", body, headers: { Authorization: "Bearer secret" } })
+        for (const [path, data] of [
+          ["/a", "1"],
+          ["/rooms/7/topic", "tea"],
+          ["/a", "2"],
+          ["/a", "3"],
+          ["/rooms/7/topic", "coffee"]
+        ] as const) {
+          assert.strictEqual((yield* publish(path, data)).status, 202)
+        }
+        const rooms = yield* connect(server.port, "/subscribe/rooms")
+        assert.match(yield* rooms.until((body) => body.includes("id:")), /^:ok\n\ndata:coffee\n\nid:\w+-5\n\n$/)
+        const gone = yield* connect(server.port, "/subscribe/a", { headers: { "Last-Event-ID": "long-ago" } })
+        yield* gone.until((body) => body.includes("data:3\n\n"))
+        assert.match(gone.body(), /"reason":"unknown".*data:2\n/s)
+      })
+  )
+
   it.scopedLive("keeps a chosen token out of its output", () =>
     Effect.gen(function* () {
       const server = yield* serve([], { SSE_PUBLISH_TOKEN: "chosen-by-me", SSE_KEEPALIVE: "200 millis" })
@@ -191,6 +221,80 @@ describe("effect-sse serve", () => {
     })
   )
 
+  it.scopedLive(
+    "SSE_JWT_*: subscribers and publishers send JWTs, by secret and by keys; a ticket opens a stream once",
+    () =>
+      Effect.gen(function* () {
+        const key = yield* signer("ES256", "1")
+        const keys = yield* keyServer([key.jwk])
+        const server = yield* serve([], {
+          SSE_JWT_SECRET: secret,
+          SSE_JWT_JWKS_URL: keys.url,
+          SSE_JWT_ISSUER: "https://login.example",
+          SSE_JWT_AUDIENCE: "live",
+          SSE_JWT_COOKIE: "session"
+        })
+        assert.match(server.output(), /curl -N -H 'Authorization: Bearer \$TOKEN' /)
+        const now = Math.floor((yield* Clock.currentTimeMillis) / 1000)
+        const who = { iss: "https://login.example", aud: "live" }
+        const ask = (path: string, token: string, method = "GET", headers: Record<string, string> = {}) =>
+          request(server.port, path, { method, body: "x", headers: { Authorization: `Bearer ${token}`, ...headers } })
+        for (const by of [bySecret(), key]) {
+          const token = yield* sign(by, claims(now, who))
+          const client = yield* connect(server.port, "/subscribe/pets", { headers: { Cookie: `session=${token}` } })
+          yield* client.until((body) => body !== "")
+          assert.strictEqual((yield* ask("/publish/pets/dogs", token, "POST")).status, 202)
+          yield* client.until((body) => body.includes("data:x"))
+          assert.strictEqual((yield* ask("/publish/pets", token, "POST")).status, 403)
+          assert.strictEqual((yield* ask("/subscribe/", token)).status, 403)
+          assert.strictEqual((yield* ask("/subscribe/pets", yield* sign(by, claims(now)))).status, 401)
+          const { ticket } = JSON.parse((yield* ask("/tickets?ns=/pets", token, "POST")).body) as { ticket: string }
+          const opened = yield* connect(server.port, `/subscribe/pets?ticket=${ticket}`)
+          yield* opened.until((body) => body !== "")
+          assert.strictEqual((yield* request(server.port, `/subscribe/pets?ticket=${ticket}`)).status, 401)
+          for (const hidden of [token, ticket, secret]) assert.notInclude(server.output(), hidden)
+        }
+        assert.match(server.output(), /connected.*principal=ann/)
+        assert.strictEqual((yield* request(server.port, "/subscribe/pets")).status, 401)
+      })
+  )
+
+  it.scopedLive("with JWTs a publish token is taken, too, when it is set", () =>
+    Effect.gen(function* () {
+      const server = yield* serve([], { SSE_JWT_SECRET: secret, SSE_PUBLISH_TOKEN: "chosen-by-me" })
+      const now = Math.floor((yield* Clock.currentTimeMillis) / 1000)
+      const publish = (token: string) =>
+        Effect.map(
+          request(server.port, "/publish/pets/dogs", {
+            method: "POST",
+            body: "x",
+            headers: { Authorization: `Bearer ${token}` }
+          }),
+          ({ status }) => status
+        )
+      assert.strictEqual(yield* publish("chosen-by-me"), 202)
+      assert.strictEqual(yield* publish(yield* sign(bySecret(), claims(now))), 202)
+      assert.strictEqual(yield* publish("chosen-by-yo"), 401)
+    })
+  )
+
+  it.scopedLive("SSE_CORS_ORIGINS: these origins, with credentials, or none", () =>
+    Effect.gen(function* () {
+      const origin = (server: { readonly port: number }, name: string) =>
+        Effect.map(
+          request(server.port, "/subscribe/a", { method: "HEAD", headers: { Origin: name } }),
+          ({ head, status }) => [status, /access-control-allow-origin: (.*)\r/i.exec(head)?.[1]]
+        )
+      const listed = yield* serve([], { SSE_CORS_ORIGINS: "https://a.example, https://b.example" })
+      assert.deepStrictEqual(yield* origin(listed, "https://b.example"), [200, "https://b.example"])
+      assert.deepStrictEqual(yield* origin(listed, "https://c.example"), [403, undefined])
+      const off = yield* serve([], { SSE_CORS_ORIGINS: "off" })
+      assert.deepStrictEqual(yield* origin(off, "https://a.example"), [403, undefined])
+      const any = yield* serve([], { SSE_CORS_ORIGINS: "*" })
+      assert.deepStrictEqual(yield* origin(any, "https://a.example"), [200, "*"])
+    })
+  )
+
   it.scopedLive("says that the port is taken, and exits 1", () =>
     Effect.gen(function* () {
       const first = yield* serve()
@@ -204,7 +308,18 @@ describe("effect-sse serve", () => {
     ["a bad port", ["serve", "--port", "70000"], {}, /SSE_PORT.*0 to 65535/],
     ["a port that is no number", ["serve", "--port", "x"], {}, /SSE_PORT/],
     ["a bad keepalive", ["serve"], { SSE_KEEPALIVE: "often" }, /SSE_KEEPALIVE.*"often"/],
+    ["a bad history", ["serve"], { SSE_HISTORY_EVENTS: "-1" }, /SSE_HISTORY_EVENTS/],
+    ["a bad pattern", ["serve"], { SSE_LATEST: "/a,b" }, /SSE_LATEST.*"b"/],
     ["a bad proxy", ["serve"], { SSE_TRUSTED_PROXIES: "proxy" }, /"proxy" is neither/],
+    ["a JWT secret that is too short", ["serve"], { SSE_JWT_SECRET: "short" }, /SSE_JWT_SECRET.*32 bytes/],
+    ["an address of keys that is none", ["serve"], { SSE_JWT_JWKS_URL: "keys" }, /SSE_JWT_JWKS_URL/],
+    [
+      "an issuer without keys",
+      ["serve"],
+      { SSE_JWT_ISSUER: "https://login.example" },
+      /SSE_JWT_SECRET.*SSE_JWT_JWKS_URL/
+    ],
+    ["an origin that is none", ["serve"], { SSE_CORS_ORIGINS: "a.example" }, /"a.example" is not an origin/],
     ["an address it has not", ["serve", "--host", "192.0.2.1", "--port", "0"], {}, /cannot listen/],
     ["an unknown flag", ["serve", "--prot", "1"], {}, /--prot/],
     ["an unknown command", ["server"], {}, /effect-sse serve/],

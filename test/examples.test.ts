@@ -1,10 +1,11 @@
 import { assert, describe, it } from "@effect/vitest"
+import { SseHub } from "effect-sse"
 import { Effect } from "effect"
 import { createServer, type Server } from "node:http"
 import type { AddressInfo } from "node:net"
 import { node } from "./support/command.js"
 import { connect } from "./support/rawClient.js"
-import { eventually } from "./support/server.js"
+import { eventually, port, serverLayer } from "./support/server.js"
 
 /** Runs an example as a user would, on a free port. */
 const example = (name: string, env: Record<string, string> = {}) =>
@@ -49,6 +50,42 @@ describe("examples", () => {
       assert.strictEqual(yield* text(port, "/orders/42", { method: "POST" }), `{"id":42}`)
       yield* client.until((body) => body.includes(`event:placed\ndata:{"id":42}\n\n`))
     })
+  )
+
+  it.scopedLive("chat brings what fits its schema to a room, and to a listener of all", () =>
+    Effect.gen(function* () {
+      const chat = yield* example("chat")
+      const port = yield* chat.port
+      assert.include(yield* text(port, "/"), `addEventListener("said"`)
+      const [here, elsewhere] = yield* Effect.all([
+        connect(port, "/subscribe/rooms/a%2Fb"),
+        connect(port, "/subscribe/rooms/lobby")
+      ])
+      yield* Effect.all([here.until((body) => body !== ""), elsewhere.until((body) => body !== "")])
+      const say = (line: unknown, room = "a%2Fb") =>
+        text(port, `/rooms/${room}`, { method: "POST", body: JSON.stringify(line) })
+      assert.include(yield* say({ from: " ", text: "hello" }), "from")
+      assert.include(yield* say({ from: "Ann", text: "hello" }, "%0A"), "control characters")
+      assert.strictEqual(yield* say({ from: " Ann ", text: "hello" }), "")
+      yield* here.until((body) => body.endsWith(`event:said\ndata:{"from":"Ann","text":"hello"}\n\n`))
+      yield* chat.until(/a\/b: Ann says hello/)
+      yield* say({ from: "Ben", text: "hi" }, "lobby")
+      yield* elsewhere.until((body) => body.endsWith("\n\n") && body.includes("Ben"))
+      assert.notInclude(elsewhere.body(), "Ann")
+      assert.notInclude(here.body(), "Ben")
+    })
+  )
+
+  it.scopedLive("client tells what it gets, and when its server goes away", () =>
+    Effect.gen(function* () {
+      const hub = yield* SseHub.SseHub
+      const client = yield* example("client", { SSE_URL: `http://127.0.0.1:${yield* port}/subscribe/pets` })
+      yield* client.until(/online/)
+      yield* hub.publish({ namespace: "/pets/dogs", event: "new-dog", data: "Corgi" })
+      yield* client.until(/new-dog: Corgi/)
+      yield* hub.shutdown
+      yield* client.until(/offline \(ended\), again in \d+ ms/)
+    }).pipe(Effect.provide(serverLayer()))
   )
 
   it.scopedLive("telemetry sends the metrics, and a short span for each publish and connect, to a collector", () =>

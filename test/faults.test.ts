@@ -112,6 +112,28 @@ describe("faults", () => {
     })
   )
 
+  // What it takes is Linux' own.
+  const onLinux = process.platform === "linux" ? during : () => {}
+  onLinux("clients that do not read, or vanished, while the system holds all that waits for them", ({ hub, port }) =>
+    Effect.gen(function* () {
+      yield* all(20, connect(port, "/subscribe/bulk", { paused: true }))
+      yield* eventually(Effect.map(hub.clients, (clients) => clients.length === healthy + 20))
+      for (let i = 0; i < 3; i++) yield* hub.publish({ namespace: "/bulk", data: "x".repeat(250_000) })
+      const start = performance.now()
+      yield* eventually(
+        Effect.map(hub.clients, (clients) => {
+          for (const { namespaces, pendingBytes } of clients) {
+            if (namespaces[0] === "/bulk") assert.strictEqual(pendingBytes, 0, "nothing waits in Node")
+          }
+          return clients.length === healthy
+        })
+      )
+      // The stall timeout, and a third of it until it is looked at; the rest is for a machine that has other things to do.
+      assert.isBelow(performance.now() - start, 500 * 1.34 + 5000)
+      assert.strictEqual((yield* hub.status).ended.stalled, 20)
+    })
+  )
+
   during("clients that read a byte now and then", ({ hub, port }) =>
     Effect.gen(function* () {
       const slow = yield* all(5, connect(port, "/subscribe/bulk", { paused: true }))
@@ -142,14 +164,15 @@ describe("faults", () => {
     })
   )
 
-  during("heads and bodies that do not come: 408, and the connection is closed", ({ port }) =>
+  during("heads and bodies that do not come, of publishers too: 408, and the connection is closed", ({ port }) =>
     Effect.gen(function* () {
       const head = exchange(port, "GET /subscribe/n HTTP/1.1\r\nHost: localhost\r\nX-")
       const body = exchange(
         port,
         "POST /publish/n HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer secret\r\nContent-Length: 100\r\n\r\nhalf"
       )
-      const answers = yield* Effect.all([all(20, head), all(20, body)], { concurrency: "unbounded" })
+      const nothing = exchange(port, "")
+      const answers = yield* Effect.all([all(20, head), all(20, body), all(20, nothing)], { concurrency: "unbounded" })
       for (const answer of answers.flat()) assert.match(answer, /^HTTP\/1\.1 408 /)
     })
   )
@@ -346,8 +369,8 @@ describe("faults", () => {
         assert.strictEqual(error._tag, "Failure")
       }),
     {
-      clientMetadata: ({ headers }) =>
-        headers["x-die"] === undefined ? Effect.succeed({}) : Effect.die(new Error("secret"))
+      subscribe: ({ headers }) =>
+        headers["x-die"] === undefined ? Effect.succeed({ id: "" }) : Effect.die(new Error("secret"))
     }
   )
 

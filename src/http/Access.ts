@@ -1,12 +1,19 @@
 /**
- * Who may see the admin page and the metrics.
+ * Who may subscribe, publish, see the admin page and the metrics: a word for the plain rules, or a hook.
  *
  * @since 0.1.0
  */
 import * as HttpServerRequest from "@effect/platform/HttpServerRequest"
 import * as HttpServerResponse from "@effect/platform/HttpServerResponse"
 import * as Effect from "effect/Effect"
+import * as Either from "effect/Either"
 import * as Option from "effect/Option"
+import type { Authorize } from "../Authorize.js"
+import type { Principal } from "../HubClient.js"
+import { root } from "../Namespace.js"
+import type { NamespacePattern } from "../NamespacePattern.js"
+import { Refused } from "../SseError.js"
+import { SseHub } from "../SseHub.js"
 import * as ClientAddress from "./ClientAddress.js"
 import * as Refusal from "./Refusal.js"
 
@@ -17,57 +24,92 @@ import * as Refusal from "./Refusal.js"
  *   forwarding header), and one for another host name than this machine's, which is how a web page elsewhere would reach
  *   the browser's own machine (DNS rebinding).
  * - `open`: everyone.
- * - `off`: nobody; 403 with the body `403 admin endpoint disabled`, as the Go server answers.
- * - an effect: whoever it says `true` for, by the request. Others get 403, or the response that it gives instead of `false`,
- *   such as a 401 that asks who they are.
+ * - `off`: nobody; 403. For the admin page with the body `403 admin endpoint disabled`, as the Go server answers.
+ * - a hook: whoever it lets in.
  *
  * @since 0.1.0
  * @category models
  */
-export type Access =
-  | "loopback"
-  | "open"
-  | "off"
-  | Effect.Effect<boolean | HttpServerResponse.HttpServerResponse, never, HttpServerRequest.HttpServerRequest>
+export type Access<R = never> = "loopback" | "open" | "off" | Authorize<R>
 
 /**
- * Gives the refusal of the current request, or `undefined` if it may pass.
+ * The rule as a hook; `undefined` if everyone may.
  *
- * @param name of the option, and of what is reached
+ * @param name what is reached
+ * @param disabled the answer when it is off
  * @internal
  */
-export const make = (
-  access: Access,
-  name: "admin" | "metrics",
-  proxies: ClientAddress.ClientAddressOptions
-): Effect.Effect<HttpServerResponse.HttpServerResponse | undefined, never, HttpServerRequest.HttpServerRequest> => {
-  if (access === "open") return Effect.succeed(undefined)
-  if (access === "off")
-    return Effect.succeed(HttpServerResponse.text(`403 ${name} endpoint disabled\n`, { status: 403 }))
-  if (access !== "loopback") {
-    return Effect.map(access, (answer) =>
-      answer === true ? undefined : answer === false ? forbidden("not allowed") : answer
-    )
-  }
-  const resolve = ClientAddress.resolver(proxies)
-  const refuse = (why: string) => forbidden(`${why}; ${name} can be opened to others (SSE_${name.toUpperCase()})`)
-  return Effect.map(HttpServerRequest.HttpServerRequest, (request) => {
-    const peer = Option.getOrElse(request.remoteAddress, () => "")
-    const { address, vouched } = resolve(request)
-    if (!isLoopbackAddress(ClientAddress.normalize(peer) ?? "") || !isLoopbackAddress(address)) {
-      return refuse("only requests from this machine are answered")
-    }
-    if (!vouched && forwarding.some((header) => header in request.headers)) {
-      return refuse("this request came through a proxy, and no trusted one says that it is from this machine")
-    }
-    const host = request.headers["host"] ?? request.headers[":authority"]
-    return host === undefined || isLoopbackHost(host)
-      ? undefined
-      : refuse("only requests for localhost are answered, and this one was for another host")
+export const toHook = <R>(
+  access: Access<R>,
+  name: "subscribe" | "publish" | "admin" | "metrics",
+  proxies: ClientAddress.ClientAddressOptions,
+  disabled: HttpServerResponse.HttpServerResponse = HttpServerResponse.text(`403 ${name} endpoint disabled\n`, {
+    status: 403
   })
+): Authorize<R> | undefined => {
+  if (access === "open") return undefined
+  if (access === "off") return () => Effect.fail(disabled)
+  if (access !== "loopback") return access
+  const resolve = ClientAddress.resolver(proxies)
+  const refuse = (why: string) => {
+    const option = name === "admin" || name === "metrics" ? ` (SSE_${name.toUpperCase()})` : ""
+    return new Refused({ kind: "forbidden", reason: `${why}; ${name} can be opened to others${option}` })
+  }
+  return (request) =>
+    Effect.suspend(() => {
+      const peer = Option.getOrElse(request.remoteAddress, () => "")
+      const { address, vouched } = resolve(request)
+      if (!isLoopbackAddress(ClientAddress.normalize(peer) ?? "") || !isLoopbackAddress(address)) {
+        return refuse("only requests from this machine are answered")
+      }
+      if (!vouched && forwarding.some((header) => header in request.headers)) {
+        return refuse("this request came through a proxy, and no trusted one says that it is from this machine")
+      }
+      const host = request.headers["host"] ?? request.headers[":authority"]
+      return host === undefined || isLoopbackHost(host)
+        ? Effect.succeed({ id: "loopback" })
+        : refuse("only requests for localhost are answered, and this one was for another host")
+    })
 }
 
-const forbidden = (message: string) => Refusal.refuse(403, "Forbidden", message)
+/**
+ * Lets a hook look at a request. Gives who it is, or fails with the answer.
+ *
+ * @internal
+ */
+export const check = <R>(
+  hook: Authorize<R>,
+  request: HttpServerRequest.HttpServerRequest,
+  namespaces: ReadonlyArray<NamespacePattern>,
+  hub: SseHub["Type"]
+): Effect.Effect<Principal, Refused | HttpServerResponse.HttpServerResponse, R> =>
+  Effect.tap(hook(request, namespaces), hub.checkPrincipal)
+
+/**
+ * The answer to a request that was refused.
+ *
+ * @internal
+ */
+export const answer = (
+  refused: Refused | HttpServerResponse.HttpServerResponse
+): HttpServerResponse.HttpServerResponse => (refused instanceof Refused ? Refusal.refused(refused) : refused)
+
+/**
+ * Runs the handler for those who may see everything.
+ *
+ * @internal
+ */
+export const guard = <E, R, R2>(
+  hook: Authorize<R> | undefined,
+  handler: Effect.Effect<HttpServerResponse.HttpServerResponse, E, R2>
+): Effect.Effect<HttpServerResponse.HttpServerResponse, E, R | R2 | SseHub | HttpServerRequest.HttpServerRequest> =>
+  hook === undefined
+    ? handler
+    : Effect.gen(function* () {
+        const request = yield* HttpServerRequest.HttpServerRequest
+        const checked = yield* Effect.either(check(hook, request, [root], yield* SseHub))
+        return Either.isLeft(checked) ? answer(checked.left) : yield* handler
+      })
 
 const forwarding = ["x-forwarded-for", "forwarded", "x-real-ip", "via"]
 
@@ -93,5 +135,5 @@ export const crossSite = (
     site === undefined
       ? origin === undefined || /^https?:\/\/(.*)$/i.exec(origin)?.[1] === host
       : site === "same-origin" || site === "none"
-  return same ? undefined : forbidden("this request was sent by a page of another site")
+  return same ? undefined : Refusal.refuse(403, "Forbidden", "this request was sent by a page of another site")
 }

@@ -12,7 +12,9 @@ import * as Either from "effect/Either"
 import * as Schedule from "effect/Schedule"
 import * as Sink from "effect/Sink"
 import * as Stream from "effect/Stream"
-import * as Namespace from "../Namespace.js"
+import { root } from "../Namespace.js"
+import * as NamespacePattern from "../NamespacePattern.js"
+import * as NodeConnection from "../node/NodeConnection.js"
 import { SseHub } from "../SseHub.js"
 import * as SseEvent from "../SseEvent.js"
 import * as Access from "./Access.js"
@@ -22,13 +24,17 @@ import type { ClientAddressOptions } from "./ClientAddress.js"
 import * as Refusal from "./Refusal.js"
 import { splitUrl } from "./url.js"
 
-export interface AdminOptions {
-  readonly access: Access.Access
+export interface AdminOptions<R> {
+  readonly access: Access.Access<R>
   readonly proxies: ClientAddressOptions
   readonly node: string
 }
 
-type Handler = Effect.Effect<HttpServerResponse.HttpServerResponse, never, SseHub | HttpServerRequest.HttpServerRequest>
+type Handler<R = never> = Effect.Effect<
+  HttpServerResponse.HttpServerResponse,
+  never,
+  R | SseHub | HttpServerRequest.HttpServerRequest
+>
 
 /** Streams that are open at the same time: each page has two. */
 const maxStreams = 64
@@ -42,11 +48,10 @@ interface Shared {
 }
 
 /** @param path the raw path behind `/admin`, without the query */
-export const make = (options: AdminOptions): ((path: string) => Handler) => {
-  const refusal = Access.make(options.access, "admin", options.proxies)
+export const make = <R>(options: AdminOptions<R>): ((path: string) => Handler<R>) => {
+  const hook = Access.toHook(options.access, "admin", options.proxies)
   const shared: Shared = { node: options.node, streams: 0, last: undefined }
-  return (path) =>
-    Effect.flatMap(refusal, (refused) => (refused === undefined ? route(path, shared) : Effect.succeed(refused)))
+  return (path) => Access.guard(hook, route(path, shared))
 }
 
 const route = (path: string, shared: Shared): Handler =>
@@ -118,7 +123,7 @@ const readQuery = (params: URLSearchParams): Either.Either<Status.Query, HttpSer
   const after = params.get("after") ?? "0"
   if (!/^\d{1,15}$/.test(after)) return refuse("after", 'the "next" of an earlier answer')
   if (after !== "0" && sort !== "age") return refuse("after", "left out unless connections are sorted by age")
-  const namespace = Namespace.parse(params.get("namespace") ?? "/")
+  const namespace = NamespacePattern.parse(params.get("namespace") ?? "/")
   if (Either.isLeft(namespace)) return Either.left(Refusal.invalidNamespace(namespace.left))
   return Either.right({
     limit: Number(limit),
@@ -149,7 +154,7 @@ const current = (hub: SseHub["Type"], shared: Shared): Effect.Effect<Uint8Array>
   Effect.gen(function* () {
     const now = yield* Clock.currentTimeMillis
     if (shared.last !== undefined && Math.abs(now - shared.last.at) < 900) return shared.last.block
-    const made = block("status", yield* Status.summary(hub, shared.node, Namespace.root))
+    const made = block("status", yield* Status.summary(hub, shared.node, root))
     shared.last = { at: now, block: made }
     return made
   })
@@ -159,10 +164,11 @@ const shownEvents = 50
 
 /** What is published to a namespace and below, as it comes. */
 const watch = (path: string): Either.Either<Source, HttpServerResponse.HttpServerResponse> =>
-  Either.mapBoth(Namespace.parse(path === "" ? "/" : path), {
+  Either.mapBoth(NamespacePattern.parse(path === "" ? "/" : path), {
     onLeft: Refusal.invalidNamespace,
-    onRight: (namespace) => (hub: SseHub["Type"]) =>
-      hub.subscribe(Namespace.toPath(namespace)).pipe(
+    // The canonical form is a path that is read as the same pattern.
+    onRight: (pattern) => (hub: SseHub["Type"]) =>
+      hub.subscribe(pattern).pipe(
         Stream.aggregateWithin(collect, Schedule.spaced("250 millis")),
         Stream.filter(({ count }) => count > 0),
         Stream.map(({ count, last }) => block("events", { skipped: count - last.length, events: last.map(shown) })),
@@ -227,9 +233,39 @@ const stream = (
       Effect.sync(() => void shared.streams++),
       () => Effect.sync(() => void shared.streams--)
     )
-    const whole = Stream.flatMap(counted, () => Stream.concat(Stream.make(opening), body(hub)))
+    const response = NodeConnection.responseOf(yield* HttpServerRequest.HttpServerRequest)
+    const whole = Stream.flatMap(counted, () =>
+      endStalled(Stream.concat(Stream.make(opening), body(hub)), hub.stallMillis, () => {
+        if (response !== undefined) NodeConnection.destroy(response, true)
+      })
+    )
     return HttpServerResponse.stream(method === "HEAD" ? Stream.empty : whole, {
       contentType: "text/event-stream",
       headers: { ...headers, "cache-control": "no-store, no-transform", "x-accel-buffering": "no" }
     })
   }).pipe(Effect.catchAll(Effect.succeed))
+
+/**
+ * Ends a viewer that takes nothing for too long: the platform asks for more only when the network has taken what it was
+ * given, so from then on it waits. Only the end of the response frees it.
+ */
+const endStalled = <A>(stream: Stream.Stream<A>, stallMillis: number, end: () => void): Stream.Stream<A> =>
+  Stream.unwrapScoped(
+    Effect.gen(function* () {
+      const clock = yield* Effect.clock
+      const pull = yield* Stream.toPull(stream)
+      let givenAt: number | undefined
+      yield* Effect.sleep(stallMillis / 3).pipe(
+        Effect.map(() => {
+          if (givenAt !== undefined && clock.unsafeCurrentTimeMillis() - givenAt >= stallMillis) end()
+        }),
+        Effect.forever,
+        Effect.forkScoped
+      )
+      const next = Effect.suspend(() => {
+        givenAt = undefined
+        return Effect.tap(pull, () => Effect.sync(() => void (givenAt = clock.unsafeCurrentTimeMillis())))
+      })
+      return Stream.repeatEffectChunkOption(next)
+    })
+  )

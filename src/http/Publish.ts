@@ -1,45 +1,66 @@
 /**
- * `POST /publish/<namespace>`: one event from the body, or a batch as NDJSON.
+ * `POST /publish/<namespace>`: one event from the body, or a batch as NDJSON. `POST /publish`: a batch as JSON, too.
  *
  * @internal
  */
 import * as HttpServerRequest from "@effect/platform/HttpServerRequest"
 import * as HttpServerResponse from "@effect/platform/HttpServerResponse"
-import * as Deferred from "effect/Deferred"
+import * as Arr from "effect/Array"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as ParseResult from "effect/ParseResult"
-import * as Redacted from "effect/Redacted"
 import * as Schema from "effect/Schema"
-import * as Stream from "effect/Stream"
+import type { Authorize } from "../Authorize.js"
+import type { Principal } from "../HubClient.js"
 import { turn } from "../internal/eventLoop.js"
 import * as Namespace from "../Namespace.js"
 import { SseHub } from "../SseHub.js"
 import type { SseEvent } from "../SseEvent.js"
+import * as SseMetrics from "../SseMetrics.js"
+import * as Access from "./Access.js"
+import { readBody, Refused } from "./body.js"
+import * as Idempotent from "./Idempotent.js"
 import type { RateLimit } from "./RateLimit.js"
 import * as Refusal from "./Refusal.js"
+import { Event, PlacedEvent } from "./schemas.js"
 import { splitUrl } from "./url.js"
 
-export interface PublishOptions {
-  readonly token: Redacted.Redacted<string> | undefined
+export interface PublishOptions<R> {
+  readonly authorize: Authorize<R> | undefined
   readonly maxBodyBytes: number
   readonly rateLimit: RateLimit
+  /** `undefined`: no keys are taken. */
+  readonly idempotency: Idempotent.IdempotencyOptions | undefined
 }
 
 /** @param path the raw path behind `/publish`, without the query */
-export const handle = (
+export const handle = <R>(
   path: string,
-  options: PublishOptions
-): Effect.Effect<HttpServerResponse.HttpServerResponse, never, SseHub | HttpServerRequest.HttpServerRequest> =>
+  options: PublishOptions<R>
+): Effect.Effect<HttpServerResponse.HttpServerResponse, never, R | SseHub | HttpServerRequest.HttpServerRequest> =>
   Effect.gen(function* () {
     const request = yield* HttpServerRequest.HttpServerRequest
     if (request.method !== "POST") return Refusal.methodNotAllowed("POST")
-    const refused = authorize(request.headers["authorization"], options.token)
-    if (refused !== undefined) return refused
     const hub = yield* SseHub
-    const namespace = yield* Namespace.parse(path === "" ? "/" : path, { maxBytes: hub.maxNamespaceBytes })
+    const parse = (path: string) => Namespace.parse(path, { maxBytes: hub.maxNamespaceBytes })
+    const namespace = yield* parse(path === "" ? "/" : path)
     const mediaType = mediaTypeOf(request.headers["content-type"])
-    const isBatch = mediaType === "application/x-ndjson"
+    const isLines = mediaType === "application/x-ndjson"
+    // Without a path, events say where they go, and a JSON body holds several.
+    const unplaced = namespace === Namespace.root
+    const isBatch = isLines || (unplaced && mediaType === "application/json")
+    const { authorize } = options
+    const authorized = (
+      namespaces: ReadonlyArray<Namespace.Namespace>
+    ): Effect.Effect<Principal | undefined, Refused, R> =>
+      authorize === undefined
+        ? Effect.succeed(undefined)
+        : Effect.mapError(
+            Access.check(authorize, request, namespaces, hub),
+            (refused) => new Refused(Access.answer(refused))
+          )
+    // Before the body is read, and again when that has told of other namespaces.
+    const principal = yield* authorized(isBatch && unplaced ? [] : [namespace])
     if (!isBatch && !isPayload(mediaType)) {
       return yield* refusal(
         Refusal.refuse(
@@ -53,41 +74,71 @@ export const handle = (
     if (encoding !== undefined && encoding !== "identity") {
       return yield* refusal(Refusal.refuse(415, "UnsupportedMediaType", `cannot read content-encoding ${encoding}`))
     }
+    const key = yield* Idempotent.keyOf(request, options.idempotency)
     const body = yield* readBody(request, options.maxBodyBytes)
-    const takeTurn = (events: number) =>
-      Effect.flatMap(options.rateLimit(events), (millis) =>
-        millis === 0
-          ? Effect.void
-          : refusal(Refusal.tooManyRequests("events come faster than this server takes them", millis))
-      )
-    if (!isBatch) {
-      yield* takeTurn(1)
-      const position = yield* hub.publish({ namespace, data: body, ...(yield* readQuery(request.url)) })
-      return HttpServerResponse.unsafeJson({ position }, { status: 202 })
+    const place = unplaced ? undefined : namespace
+    const batch = isBatch ? yield* isLines ? readLines(body, place) : readList(body) : undefined
+    const events = batch?.map(({ event }) => event) ?? [{ namespace, data: body, ...(yield* readQuery(request.url)) }]
+    if (batch !== undefined) {
+      const others = new Set(events.map(({ namespace }) => namespace))
+      if (!unplaced) others.delete(namespace)
+      // What is no namespace is refused by the hub, and the batch with it.
+      const named = Arr.getRights(Array.from(others, parse))
+      if (named.length > 0) yield* authorized(named)
     }
-    const lines = yield* readLines(body, namespace)
-    yield* takeTurn(lines.length)
-    const positions = yield* hub
-      .publishAll(lines.map((line) => line.event))
-      .pipe(
-        Effect.catchTag("InvalidEvent", (error) =>
-          refusal(Refusal.invalidEvent(error, { line: lines[error.index]?.number ?? 0 }))
-        )
+    const publish = Effect.gen(function* () {
+      const millis = yield* options.rateLimit(events.length)
+      if (millis > 0) {
+        return yield* refusal(Refusal.tooManyRequests("events come faster than this server takes them", millis))
+      }
+      const positions = yield* Effect.catchTag(hub.publishAll(events), "InvalidEvent", (error) =>
+        refusal(Refusal.invalidEvent(error, batch?.[error.index]?.where))
       )
-    return HttpServerResponse.unsafeJson({ positions }, { status: 202 })
+      return JSON.stringify(batch === undefined ? { position: positions[0]! } : { positions })
+    })
+    const answer =
+      key === undefined || options.idempotency === undefined
+        ? { text: yield* publish, replayed: false }
+        : yield* Idempotent.once(
+            options.idempotency,
+            key,
+            principal,
+            `${namespace}\n${splitUrl(request.url)[1]}\n${mediaType}`,
+            body,
+            publish
+          )
+    return HttpServerResponse.text(answer.text, {
+      status: 202,
+      contentType: "application/json",
+      headers: answer.replayed ? { "idempotency-replayed": "true" } : {}
+    })
   }).pipe(
     Effect.catchTags({
       Refused: (refused) => Effect.succeed(refused.response),
       InvalidNamespace: (error) => Effect.succeed(Refusal.invalidNamespace(error)),
-      InvalidEvent: (error) => Effect.succeed(Refusal.invalidEvent(error)),
       HubClosed: (error) => Effect.succeed(Refusal.unavailable(error.message)),
       EventLogError: (error) => Effect.succeed(Refusal.unavailable(error.message))
     })
   )
 
-class Refused {
-  readonly _tag = "Refused"
-  constructor(readonly response: HttpServerResponse.HttpServerResponse) {}
+const reasons: Record<number, keyof typeof SseMetrics.publishRefusalTags> = {
+  400: "invalid",
+  401: "unauthorized",
+  403: "forbidden",
+  405: "method",
+  413: "too-large",
+  415: "media-type",
+  429: "too-many",
+  503: "unavailable"
+}
+
+/** Counts an answer that refuses. */
+export const counted = (response: HttpServerResponse.HttpServerResponse): HttpServerResponse.HttpServerResponse => {
+  const { status } = response
+  if (status >= 400) {
+    SseMetrics.publishRefusals.unsafeUpdate(1, SseMetrics.publishRefusalTags[reasons[status] ?? "other"])
+  }
+  return response
 }
 
 const refusal = (response: HttpServerResponse.HttpServerResponse): Effect.Effect<never, Refused> =>
@@ -95,34 +146,6 @@ const refusal = (response: HttpServerResponse.HttpServerResponse): Effect.Effect
 
 const badRequest = (message: string, details?: Record<string, number>): Effect.Effect<never, Refused> =>
   refusal(Refusal.refuse(400, "BadRequest", message, details === undefined ? undefined : { details }))
-
-const authorize = (
-  header: string | undefined,
-  token: PublishOptions["token"]
-): HttpServerResponse.HttpServerResponse | undefined => {
-  if (token === undefined) {
-    return Refusal.refuse(403, "PublishDisabled", "publishing over HTTP is off: this server has no publish token")
-  }
-  const given = /^Bearer +(.+)$/i.exec(header ?? "")?.[1]
-  if (given === undefined) {
-    return Refusal.refuse(401, "Unauthorized", "send the publish token as: Authorization: Bearer <token>", {
-      headers: { "www-authenticate": "Bearer" }
-    })
-  }
-  return equalInConstantTime(given, Redacted.value(token))
-    ? undefined
-    : Refusal.refuse(403, "Forbidden", "the publish token is wrong")
-}
-
-/** Takes as long wherever the texts differ, so that the time of an answer tells nothing about the token. */
-const equalInConstantTime = (given: string, expected: string): boolean => {
-  // A header's text has one character for each byte that was sent.
-  const a = Uint8Array.from(given, (char) => char.charCodeAt(0))
-  const b = new TextEncoder().encode(expected)
-  let difference = a.length ^ b.length
-  for (let i = 0; i < a.length; i++) difference |= a[i]! ^ (b[i % b.length] ?? 0)
-  return difference === 0
-}
 
 const mediaTypeOf = (header: string | undefined): string => (header ?? "").split(";")[0]!.trim().toLowerCase()
 
@@ -134,57 +157,6 @@ const isPayload = (mediaType: string): boolean =>
   mediaType === "application/octet-stream" ||
   // What curl --data says it sends.
   mediaType === "application/x-www-form-urlencoded"
-
-/** How long, and how much of, a body that is too large is still read after it was refused. */
-const lingerTime = "5 seconds"
-const lingerBytes = 16 * 1024 * 1024
-
-const readBody = (
-  request: HttpServerRequest.HttpServerRequest,
-  maxBytes: number
-): Effect.Effect<Uint8Array, Refused> => {
-  const tooLarge = new Refused(
-    Refusal.refuse(413, "BodyTooLarge", `the body is larger than ${maxBytes} bytes`, { details: { maxBytes } })
-  )
-  if (Number(request.headers["content-length"] ?? 0) > maxBytes) return Effect.fail(tooLarge)
-  return Effect.gen(function* () {
-    const result = yield* Deferred.make<Uint8Array, Refused>()
-    const parts: Array<Uint8Array> = []
-    let size = 0
-    // In a fiber of its own: to stop reading closes the connection, and the client would not see why. What comes after a
-    // refusal is read for a while, and dropped.
-    yield* request.stream.pipe(
-      Stream.takeWhile(() => size <= maxBytes + lingerBytes),
-      Stream.runForEach((part) => {
-        size += part.length
-        if (size <= maxBytes) parts.push(part)
-        return size > maxBytes ? Deferred.fail(result, tooLarge) : Effect.void
-      }),
-      Effect.catchTag("RequestError", (error) =>
-        // A request without a body is an event with empty data.
-        error.description === "can not create stream from empty body" ? Effect.void : Deferred.fail(result, unreadable)
-      ),
-      Effect.andThen(
-        Effect.suspend(() => (size > maxBytes ? Effect.void : Deferred.succeed(result, concat(parts, size))))
-      ),
-      Effect.raceFirst(Effect.zipRight(Effect.exit(Deferred.await(result)), Effect.sleep(lingerTime))),
-      Effect.forkDaemon
-    )
-    return yield* Deferred.await(result)
-  })
-}
-
-const unreadable = new Refused(Refusal.refuse(400, "BadRequest", "the body could not be read"))
-
-const concat = (parts: ReadonlyArray<Uint8Array>, size: number): Uint8Array => {
-  const whole = new Uint8Array(size)
-  let offset = 0
-  for (const part of parts) {
-    whole.set(part, offset)
-    offset += part.length
-  }
-  return whole
-}
 
 const readQuery = (url: string): Effect.Effect<Omit<SseEvent, "namespace" | "data">, Refused> => {
   const query = new URLSearchParams(splitUrl(url)[1])
@@ -203,40 +175,73 @@ const readQuery = (url: string): Effect.Effect<Omit<SseEvent, "namespace" | "dat
   })
 }
 
-const Line = Schema.Struct({
-  namespace: Schema.optional(Schema.String),
-  event: Schema.optional(Schema.String),
-  data: Schema.String,
-  id: Schema.optional(Schema.String),
-  retry: Schema.optional(Schema.Number)
-})
-
-/** Lines read before the event loop gets its turn. */
+/** Events read before the event loop gets its turn. */
 const slice = 256
 
-const decodeLine = Schema.decodeUnknownEither(Schema.parseJson(Line), { onExcessProperty: "error" })
+/** An event of a batch, and where in the body it stands. */
+interface Read {
+  readonly event: SseEvent
+  readonly where: { readonly line: number } | { readonly index: number }
+}
 
-const readLines = (
-  body: Uint8Array,
-  namespace: Namespace.Namespace
-): Effect.Effect<ReadonlyArray<{ readonly number: number; readonly event: SseEvent }>, Refused> =>
+const strict = { onExcessProperty: "error" } as const
+const decodeLine = Schema.decodeUnknownEither(Schema.parseJson(Event), strict)
+const decodeEvent = Schema.decodeUnknownEither(PlacedEvent, strict)
+const decodeList = Schema.decodeUnknownEither(
+  Schema.parseJson(Schema.Struct({ events: Schema.Array(Schema.Unknown) })),
+  strict
+)
+
+const toEvent = (
+  { json, ...event }: typeof Event.Type,
+  namespace: string | undefined,
+  where: Read["where"]
+): Read | undefined => {
+  const place = event.namespace ?? namespace
+  return place === undefined
+    ? undefined
+    : { event: { ...event, namespace: place, data: event.data ?? JSON.stringify(json) }, where }
+}
+
+const reasonOf = (error: ParseResult.ParseError): string => {
+  const issue = ParseResult.ArrayFormatter.formatErrorSync(error)[0]
+  const where = issue === undefined || issue.path.length === 0 ? "" : `${issue.path.map(String).join(".")}: `
+  return `${where}${issue?.message ?? "not an event"}`
+}
+
+const toText = (body: Uint8Array): Effect.Effect<string, Refused> =>
+  Effect.try({
+    try: () => new TextDecoder("utf-8", { fatal: true }).decode(body),
+    catch: () => new Refused(Refusal.refuse(400, "BadRequest", "the body is not valid UTF-8"))
+  })
+
+/** @param namespace of events that name none; `undefined`: each must */
+const readLines = (body: Uint8Array, namespace: string | undefined): Effect.Effect<ReadonlyArray<Read>, Refused> =>
   Effect.gen(function* () {
-    const text = yield* Effect.try({
-      try: () => new TextDecoder("utf-8", { fatal: true }).decode(body),
-      catch: () => new Refused(Refusal.refuse(400, "BadRequest", "the body is not valid UTF-8"))
-    })
-    const events: Array<{ readonly number: number; readonly event: SseEvent }> = []
-    for (const [index, line] of text.split("\n").entries()) {
+    const events: Array<Read> = []
+    for (const [index, line] of (yield* toText(body)).split("\n").entries()) {
       if (index % slice === slice - 1) yield* turn
       if (line.trim() === "") continue
+      const where = { line: index + 1 }
       const decoded = decodeLine(line)
-      if (Either.isLeft(decoded)) {
-        const issue = ParseResult.ArrayFormatter.formatErrorSync(decoded.left)[0]
-        const where = issue === undefined || issue.path.length === 0 ? "" : `${issue.path.map(String).join(".")}: `
-        return yield* badRequest(`line ${index + 1}: ${where}${issue?.message ?? "not an event"}`, { line: index + 1 })
-      }
-      events.push({ number: index + 1, event: { ...decoded.right, namespace: decoded.right.namespace ?? namespace } })
+      if (Either.isLeft(decoded)) return yield* badRequest(`line ${where.line}: ${reasonOf(decoded.left)}`, where)
+      const event = toEvent(decoded.right, namespace, where)
+      if (event === undefined) return yield* badRequest(`line ${where.line}: namespace: is missing`, where)
+      events.push(event)
     }
-    if (events.length === 0) return yield* badRequest("the batch has no events")
-    return events
+    return events.length === 0 ? yield* badRequest("the batch has no events") : events
+  })
+
+const readList = (body: Uint8Array): Effect.Effect<ReadonlyArray<Read>, Refused> =>
+  Effect.gen(function* () {
+    const list = decodeList(yield* toText(body))
+    if (Either.isLeft(list)) return yield* badRequest(`the body is not {"events":[...]}: ${reasonOf(list.left)}`)
+    const events: Array<Read> = []
+    for (const [index, one] of list.right.events.entries()) {
+      if (index % slice === slice - 1) yield* turn
+      const decoded = decodeEvent(one)
+      if (Either.isLeft(decoded)) return yield* badRequest(`events.${index}: ${reasonOf(decoded.left)}`, { index })
+      events.push(toEvent(decoded.right, undefined, { index })!)
+    }
+    return events.length === 0 ? yield* badRequest("the batch has no events") : events
   })

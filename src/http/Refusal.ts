@@ -4,7 +4,7 @@
  * @internal
  */
 import * as HttpServerResponse from "@effect/platform/HttpServerResponse"
-import type { InvalidEvent, InvalidNamespace } from "../SseError.js"
+import type { InvalidEvent, InvalidNamespace, LimitReached, Refused } from "../SseError.js"
 
 export const refuse = (
   status: number,
@@ -23,11 +23,21 @@ export const refuse = (
 export const invalidNamespace = (error: InvalidNamespace): HttpServerResponse.HttpServerResponse =>
   refuse(400, error._tag, error.message, { details: { rule: error.rule } })
 
+export const tooManyNamespaces = ({ _tag, limit, message }: LimitReached): HttpServerResponse.HttpServerResponse =>
+  refuse(400, _tag, message, { details: { limit } })
+
 export const invalidEvent = (
   error: InvalidEvent,
   details?: Record<string, number>
 ): HttpServerResponse.HttpServerResponse =>
   refuse(400, error._tag, error.message, { details: { field: error.field, reason: error.reason, ...details } })
+
+export const refused = ({ challenge = "Bearer", kind, reason }: Refused): HttpServerResponse.HttpServerResponse =>
+  kind === "unauthenticated"
+    ? refuse(401, "Unauthorized", reason, { headers: { "www-authenticate": challenge } })
+    : kind === "forbidden"
+      ? refuse(403, "Forbidden", reason)
+      : unavailable(reason)
 
 export const methodNotAllowed = (allow: string): HttpServerResponse.HttpServerResponse =>
   refuse(405, "MethodNotAllowed", `this address takes ${allow}`, { headers: { allow } })

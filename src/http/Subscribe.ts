@@ -1,5 +1,6 @@
 /**
- * `GET /subscribe/<namespace>`: the stream.
+ * `GET /subscribe/<namespace>?ns=<namespace>`: the stream, of one namespace or several. `POST` with a list of them gives the
+ * same.
  *
  * @internal
  */
@@ -9,30 +10,30 @@ import * as Context from "effect/Context"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as Scope from "effect/Scope"
+import type { Authorize } from "../Authorize.js"
 import * as Connection from "../Connection.js"
-import * as Namespace from "../Namespace.js"
+import type { Start } from "../EventLog.js"
+import type { Connected, Principal } from "../HubClient.js"
 import * as NodeConnection from "../node/NodeConnection.js"
-import type { Connected } from "../HubClient.js"
-import type { EventLogError, HubClosed, LimitReached } from "../SseError.js"
+import type { EventLogError, HubClosed, LimitReached, Refused } from "../SseError.js"
 import * as SseEvent from "../SseEvent.js"
 import { SseHub } from "../SseHub.js"
+import * as Access from "./Access.js"
+import * as Namespaces from "./Namespaces.js"
 import * as Refusal from "./Refusal.js"
 import { startOf } from "./Resume.js"
 import { splitUrl } from "./url.js"
 
-export interface SubscribeOptions {
+export interface SubscribeOptions<R> {
   readonly clientAddress: (request: HttpServerRequest.HttpServerRequest) => string
-  readonly clientMetadata: ((request: HttpServerRequest.HttpServerRequest) => Effect.Effect<unknown>) | undefined
+  /** `undefined`: everyone may. */
+  readonly authorize: Authorize<R> | undefined
   readonly connection: "auto" | "portable"
 }
 
-/** Any page may read, as with the Go server; no credentials are allowed with `*`. */
-const cors = { "access-control-allow-origin": "*", "access-control-expose-headers": "sse-keepalive, sse-reset" }
-
-const allow = "GET, HEAD, OPTIONS"
+export const allow = "GET, HEAD, POST, OPTIONS"
 
 const head = {
-  ...cors,
   // A transforming proxy would hold events back to compress them.
   "cache-control": "no-cache, no-transform",
   "x-accel-buffering": "no",
@@ -42,31 +43,55 @@ const head = {
 const contentType = "text/event-stream"
 
 /** @param path the raw path behind `/subscribe`, without the query */
-export const handle = (path: string, options: SubscribeOptions): Handler =>
-  Effect.contextWithEffect((context: Context.Context<Needs>) => {
+export const handle = <R>(path: string, options: SubscribeOptions<R>): Handler<R> =>
+  Effect.contextWithEffect((context: Context.Context<Needs>): Handler<R> => {
     const request = Context.get(context, HttpServerRequest.HttpServerRequest)
-    if (request.method === "GET" || request.method === "HEAD") {
-      return options.clientMetadata === undefined || request.method === "HEAD"
-        ? subscribe(path, options, context, undefined)
-        : Effect.flatMap(options.clientMetadata(request), (metadata) => subscribe(path, options, context, metadata))
+    const isRoot = path === "" || path === "/"
+    const named = isRoot ? Namespaces.inQuery(request) : [path, ...Namespaces.inQuery(request)]
+    switch (request.method) {
+      case "GET":
+      case "HEAD":
+        return listen(named.length === 0 ? ["/"] : named, options, context)
+      case "POST":
+        if (!Namespaces.isJson(request)) return Effect.succeed(unsupported)
+        return Effect.matchEffect(Namespaces.inBody(request), {
+          onFailure: Effect.succeed,
+          onSuccess: (listed) => listen([...named, ...listed], options, context)
+        })
+      default:
+        return Effect.succeed(Refusal.methodNotAllowed(allow))
     }
-    if (request.method === "OPTIONS") return Effect.succeed(preflight)
-    return Effect.succeed(Refusal.methodNotAllowed(allow))
   })
+
+const unsupported = Refusal.refuse(
+  415,
+  "UnsupportedMediaType",
+  'POST takes a list as application/json: {"namespaces":["/pets"]}'
+)
+
+const listen = <R>(
+  paths: ReadonlyArray<string>,
+  options: SubscribeOptions<R>,
+  context: Context.Context<Needs>
+): Handler<R> => {
+  const request = Context.get(context, HttpServerRequest.HttpServerRequest)
+  const hub = Context.get(context, SseHub)
+  const parsed = Namespaces.parse(paths, hub)
+  if (Either.isLeft(parsed)) return Effect.succeed(parsed.left)
+  const namespaces = parsed.right
+  const start = hub.canResume ? startOf(request) : undefined
+  if (typeof start === "string") return Effect.succeed(Refusal.refuse(400, "BadRequest", start))
+  const { authorize } = options
+  if (authorize === undefined) return subscribe(namespaces, start, options, context, undefined)
+  return Effect.matchEffect(Access.check(authorize, request, namespaces, hub), {
+    onFailure: (refused) => refuse(refused, hub),
+    onSuccess: (principal) => subscribe(namespaces, start, options, context, principal)
+  })
+}
 
 type Needs = SseHub | HttpServerRequest.HttpServerRequest | Scope.Scope
 
-type Handler = Effect.Effect<HttpServerResponse.HttpServerResponse, never, Needs>
-
-const preflight = HttpServerResponse.empty({
-  headers: {
-    ...cors,
-    allow,
-    "access-control-allow-methods": allow,
-    "access-control-allow-headers": "last-event-id, cache-control",
-    "access-control-max-age": "86400"
-  }
-})
+type Handler<R> = Effect.Effect<HttpServerResponse.HttpServerResponse, never, R | Needs>
 
 /**
  * The heads of streams. A client in a program learns from it when to take the server for dead, and why it was reset; a
@@ -89,27 +114,24 @@ const headsOf = (keepaliveMillis: number | undefined) => {
 }
 
 const subscribe = (
-  path: string,
-  options: SubscribeOptions,
+  namespaces: Namespaces.Patterns,
+  start: Start | undefined,
+  options: Omit<SubscribeOptions<never>, "authorize">,
   context: Context.Context<Needs>,
-  metadata: unknown
+  principal: Principal | undefined
 ): Effect.Effect<HttpServerResponse.HttpServerResponse> => {
   const request = Context.get(context, HttpServerRequest.HttpServerRequest)
   const hub = Context.get(context, SseHub)
-  const namespace = Namespace.parse(path === "" ? "/" : path, { maxBytes: hub.maxNamespaceBytes })
-  if (Either.isLeft(namespace)) return Effect.succeed(Refusal.invalidNamespace(namespace.left))
   const { headOnly, headers } = headsOf(hub.keepaliveMillis)
   if (request.method === "HEAD") return Effect.succeed(headOnly)
-  const start = hub.canResume ? startOf(request) : undefined
-  if (typeof start === "string") return Effect.succeed(Refusal.refuse(400, "BadRequest", start, { headers: cors }))
   const connection = open(request, options.connection, hub)
   const connected = hub.connect({
-    namespaces: [namespace.right],
+    namespaces,
     connection,
     requestPath: splitUrl(request.originalUrl)[0],
     address: options.clientAddress(request),
     userAgent: request.headers["user-agent"],
-    metadata,
+    principal,
     start
   })
   return (
@@ -119,25 +141,30 @@ const subscribe = (
   ).pipe(
     Effect.catchAll((error) => {
       connection.close()
-      return Effect.map(hub.comeBackIn, (millis) => refuse(error, millis, hub.whenFull === "refuse"))
+      return refuse(error, hub)
     })
   )
 }
 
-/** @param millis when to come back */
-const refuse = (error: HubClosed | LimitReached | EventLogError, millis: number | undefined, plainly: boolean) => {
+type Failure = HubClosed | LimitReached | EventLogError | Refused | HttpServerResponse.HttpServerResponse
+
+const refuse = (error: Failure, hub: SseHub["Type"]): Effect.Effect<HttpServerResponse.HttpServerResponse> => {
+  if (HttpServerResponse.isServerResponse(error)) return Effect.succeed(error)
+  if (error._tag === "Refused" && error.kind !== "unavailable") return Effect.succeed(Access.answer(error))
   if (error._tag === "LimitReached" && error.limit === "maxNamespacesPerClient") {
-    return Refusal.refuse(400, error._tag, error.message, { headers: cors, details: { limit: error.limit } })
+    return Effect.succeed(Refusal.tooManyNamespaces(error))
   }
-  if (error._tag === "LimitReached" && plainly) {
-    return Refusal.refuse(503, error._tag, error.message, {
-      headers: { ...cors, "retry-after": String(Math.ceil((millis ?? 1000) / 1000)) },
-      details: { limit: error.limit }
-    })
-  }
-  // A browser that is answered anything but 200 never comes back. This one is told when to.
-  const body = millis === undefined ? "" : SseEvent.retry(millis)
-  return HttpServerResponse.text(body, { contentType, headers: head })
+  return Effect.map(hub.comeBackIn, (millis) => {
+    if (error._tag === "LimitReached" && hub.whenFull === "refuse") {
+      return Refusal.refuse(503, error._tag, error.message, {
+        headers: { "retry-after": String(Math.ceil((millis ?? 1000) / 1000)) },
+        details: { limit: error.limit }
+      })
+    }
+    // A browser that is answered anything but 200 never comes back. This one is told when to.
+    const body = millis === undefined ? "" : SseEvent.retry(millis)
+    return HttpServerResponse.text(body, { contentType, headers: head })
+  })
 }
 
 const withReset = (response: HttpServerResponse.HttpServerResponse, reset: SseEvent.Reset | undefined) =>
@@ -161,7 +188,7 @@ const portable = <E>(
 
 const open = (
   request: HttpServerRequest.HttpServerRequest,
-  kind: SubscribeOptions["connection"],
+  kind: SubscribeOptions<never>["connection"],
   hub: SseHub["Type"]
 ): NodeConnection.NodeConnection | Connection.PortableConnection => {
   const response = NodeConnection.responseOf(request)
@@ -173,6 +200,7 @@ const open = (
     // The fiber that writes the body waits for a client that does not read; only the end of the response frees it.
     onEnd: (abrupt) => {
       if (response !== undefined) NodeConnection.destroy(response, abrupt)
-    }
+    },
+    closeReason: () => (response === undefined ? "client-closed" : NodeConnection.reasonOf(response.req.socket))
   })
 }

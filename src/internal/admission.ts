@@ -3,18 +3,22 @@
  *
  * @internal
  */
-import type { Namespace } from "../Namespace.js"
+import type { NamespacePattern } from "../NamespacePattern.js"
 import type { HubSettings } from "../SseConfig.js"
 import { LimitReached } from "../SseError.js"
 import type { Client } from "./client.js"
 
 export interface Admission {
   /** Why it may not come; makes room for it if the oldest has to go. */
-  readonly admit: (namespaces: ReadonlyArray<Namespace>, address: string, now: number) => LimitReached | undefined
+  readonly admit: (
+    namespaces: ReadonlyArray<NamespacePattern>,
+    address: string,
+    now: number
+  ) => LimitReached | undefined
   /** Counts one that came, or one that is forgotten. */
   readonly count: (client: Client, change: 1 | -1) => void
   /** How many clients named each namespace. */
-  readonly byNamespace: ReadonlyMap<Namespace, number>
+  readonly byNamespace: ReadonlyMap<NamespacePattern, number>
 }
 
 /** @param connected the clients by age; read, never changed */
@@ -23,12 +27,12 @@ export const make = (
   settings: HubSettings,
   evict: (client: Client, now: number) => void
 ): Admission => {
-  const byNamespace = new Map<Namespace, number>()
+  const byNamespace = new Map<NamespacePattern, number>()
   const byAddress = new Map<string, number>()
 
   /** The limit that one more would break, and those of whom the oldest would make room. */
   const full = (
-    namespaces: ReadonlyArray<Namespace>,
+    namespaces: ReadonlyArray<NamespacePattern>,
     address: string
   ): { readonly error: LimitReached; readonly isOne: (client: Client) => boolean } | undefined => {
     const { maxClients, maxClientsPerAddress, maxClientsPerNamespace } = settings
@@ -50,7 +54,11 @@ export const make = (
         }
   }
 
-  const admit = (namespaces: ReadonlyArray<Namespace>, address: string, now: number): LimitReached | undefined => {
+  const admit = (
+    namespaces: ReadonlyArray<NamespacePattern>,
+    address: string,
+    now: number
+  ): LimitReached | undefined => {
     const { maxNamespacesPerClient: max } = settings
     if (namespaces.length > max) return new LimitReached({ limit: "maxNamespacesPerClient", max })
     const found = full(namespaces, address)

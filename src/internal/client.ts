@@ -6,7 +6,7 @@
 import type { Connection, EndReason, Frame } from "../Connection.js"
 import type { LogEntry } from "../EventLog.js"
 import type { ClientStatus } from "../HubClient.js"
-import type { Namespace } from "../Namespace.js"
+import type { NamespacePattern } from "../NamespacePattern.js"
 import { retry as retryBlock } from "../SseEvent.js"
 import { Batch } from "./batch.js"
 import { of as frameOf } from "./frame.js"
@@ -57,7 +57,7 @@ export class Client implements Subscriber {
     return this.info.id
   }
 
-  get namespaces(): ReadonlyArray<Namespace> {
+  get namespaces(): ReadonlyArray<NamespacePattern> {
     return this.info.namespaces
   }
 
@@ -180,6 +180,8 @@ export const clientStatus = ({ bytes, events, info, pendingBytes }: Client): Cli
   requestPath: info.requestPath,
   address: info.address,
   userAgent: info.userAgent,
+  principal: info.principal,
+  expiresAt: info.expiresAt,
   metadata: info.metadata,
   connectedAt: info.connectedAt,
   events,

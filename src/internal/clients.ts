@@ -9,17 +9,19 @@ import * as Ref from "effect/Ref"
 import type * as Scope from "effect/Scope"
 import { type EndReason, endReasons } from "../Connection.js"
 import type { History } from "../EventLog.js"
-import type { ClientChange, Connected, ConnectRequest } from "../HubClient.js"
-import type { Namespace } from "../Namespace.js"
+import type { ClientChange, Connected, ConnectRequest, Principal } from "../HubClient.js"
+import { type NamespacePattern, reduce } from "../NamespacePattern.js"
 import type { HubSettings } from "../SseConfig.js"
-import { type EventLogError, HubClosed, type LimitReached } from "../SseError.js"
+import { type EventLogError, HubClosed, type LimitReached, type Refused } from "../SseError.js"
 import * as SseEvent from "../SseEvent.js"
 import * as SseMetrics from "../SseMetrics.js"
 import * as Admission from "./admission.js"
 import { Client, clientStatus, type Totals } from "./client.js"
+import { turn } from "./eventLoop.js"
 import * as Farewell from "./farewell.js"
 import { of as frameOf } from "./frame.js"
 import * as Keepalives from "./keepalives.js"
+import * as Principals from "./principals.js"
 import * as Registry from "./registry.js"
 import * as Replay from "./replay.js"
 import * as Waiting from "./waiting.js"
@@ -29,26 +31,32 @@ const greeting = SseEvent.comment("ok")
 const greetingFrame = frameOf(greeting)
 
 export interface Clients {
-  readonly connect: (request: ConnectRequest) => Effect.Effect<Connected, HubClosed | LimitReached | EventLogError>
+  readonly connect: (
+    request: ConnectRequest
+  ) => Effect.Effect<Connected, HubClosed | LimitReached | EventLogError | Refused>
   /** How many there are. */
   readonly count: () => number
   /** Oldest first. */
   readonly list: Effect.Effect<ReadonlyArray<Client>>
   readonly disconnect: (id: number) => Effect.Effect<boolean>
+  readonly checkPrincipal: (principal: Principal) => Effect.Effect<void, Refused>
+  readonly revoke: (principalId: string, rememberMillis: number) => Effect.Effect<number>
   readonly changes: Watchers.Watchers["changes"]
   readonly presence: Watchers.Watchers["presence"]
   /** The last ones that ended, oldest first. */
   readonly recentEnds: () => ReadonlyArray<Disconnected>
   /** In ms. */
   readonly comeBackIn: Effect.Effect<number | undefined>
+  /** Waits until those that have ended are forgotten. */
+  readonly forgotten: Effect.Effect<void>
   /** Ends all, and waits until they are forgotten. None may come any more. */
   readonly endAll: Effect.Effect<void>
-  /** Waits until nobody is given what he missed. */
+  /** Waits until those who resume are live, or do not read. */
   readonly replayed: Effect.Effect<void>
   readonly totals: Totals
   readonly ended: Record<EndReason, number>
   /** How many clients named each namespace. */
-  readonly byNamespace: () => ReadonlyMap<Namespace, number>
+  readonly byNamespace: () => ReadonlyMap<NamespacePattern, number>
   readonly relieve: Waiting.Waiting["relieve"]
   readonly pressure: Waiting.Waiting["pressure"]
 }
@@ -75,6 +83,7 @@ export const make = (
   Effect.gen(function* () {
     const clock = yield* Effect.clock
     const keepalives = yield* Keepalives.make(settings.keepalive)
+    const principals = yield* Principals.make
     let recentEnds: Array<Disconnected> = []
     const left = yield* Queue.unbounded<Client>()
     const empty = yield* Effect.makeLatch(false)
@@ -104,6 +113,7 @@ export const make = (
             connected.delete(client.id)
             waiting.remove(client)
             admission.count(client, -1)
+            principals.remove(client)
             const reason = client.ended ?? "client-closed"
             ended[reason]++
             SseMetrics.disconnects.unsafeUpdate(1, SseMetrics.reasonTags[reason])
@@ -121,13 +131,17 @@ export const make = (
 
     const register = (
       request: ConnectRequest,
-      namespaces: ReadonlyArray<Namespace>,
+      namespaces: ReadonlyArray<NamespacePattern>,
       plan: Replay.Plan | undefined
-    ): Effect.Effect<Connected, HubClosed | LimitReached> =>
+    ): Effect.Effect<Connected, HubClosed | LimitReached | Refused> =>
       Effect.flatMap(
-        Ref.modify(registry, (current): [Connected | HubClosed | LimitReached, Registry.Registry] => {
+        Ref.modify(registry, (current): [Connected | HubClosed | LimitReached | Refused, Registry.Registry] => {
           if (!isOpen()) return [new HubClosed(), current]
           const now = clock.unsafeCurrentTimeMillis()
+          const { principal } = request
+          // Looked at in the step that registers it, so that none slips in behind a revocation.
+          const denied = principal === undefined ? undefined : principals.refusal(principal, now)
+          if (denied !== undefined) return [denied, current]
           const refused = admission.admit(namespaces, request.address ?? "", now)
           if (refused !== undefined) {
             SseMetrics.refusals.unsafeUpdate(1, SseMetrics.limitTags[refused.limit])
@@ -140,7 +154,9 @@ export const make = (
               requestPath: (request.requestPath ?? "").slice(0, shownLength),
               address: request.address ?? "",
               userAgent: (request.userAgent ?? "").slice(0, shownLength),
-              metadata: request.metadata,
+              principal: principal?.id,
+              expiresAt: principal?.expiresAt,
+              metadata: principal?.metadata,
               connectedAt: now
             },
             request.connection,
@@ -159,13 +175,14 @@ export const make = (
           })
           connected.set(client.id, client)
           admission.count(client, 1)
+          principals.add(client)
           return [{ id: client.id, reset: plan?.reset }, Registry.add(current, client)]
         }),
         (result) => ("_tag" in result ? Effect.fail(result) : Effect.succeed(result))
       )
 
     const connect: Clients["connect"] = (request) => {
-      const namespaces = Registry.reduce(request.namespaces)
+      const namespaces = reduce(request.namespaces)
       return replay === undefined
         ? register(request, namespaces, undefined)
         : Effect.flatMap(replay.plan(request.start, namespaces), (plan) => register(request, namespaces, plan))
@@ -181,10 +198,24 @@ export const make = (
           client?.end("disconnected")
           return client !== undefined
         }),
+      checkPrincipal: (principal) =>
+        Effect.suspend(
+          () => principals.refusal(principal, clock.unsafeCurrentTimeMillis()) ?? (Effect.void as Effect.Effect<void>)
+        ),
+      revoke: (principalId, rememberMillis) =>
+        Effect.suspend(() => principals.revoke(principalId, clock.unsafeCurrentTimeMillis(), rememberMillis)),
       changes: watchers.changes,
       presence: watchers.presence,
       recentEnds: () => recentEnds.slice(-keptEnds),
       comeBackIn: Effect.sync(() => farewell.retryMillis(nextId())),
+      forgotten: Effect.suspend(() => {
+        const gone = Array.from(connected.values()).filter(({ ended }) => ended !== undefined)
+        return Effect.whileLoop({
+          while: () => gone.some(({ id }) => connected.has(id)),
+          body: () => turn,
+          step: () => {}
+        })
+      }),
       endAll: Effect.gen(function* () {
         const some = connected.size > 0
         yield* farewell.endAll

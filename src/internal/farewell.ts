@@ -37,13 +37,20 @@ export const make = (
     // effect can run.
     const seed = yield* Random.next
     const spread = (turn: number): number => (seed + turn * 0.6180339887498949) % 1
+    // Those who were there when the shutdown began.
+    let crowd = 0
     const retryMillis = (turn: number): number | undefined => {
       const range = settings.shutdownRetryMillis
       if (range === undefined) return undefined
-      return Math.floor(range[0] + spread(turn) * (range[1] + 1 - range[0]))
+      const width = Math.max(range[1] - range[0], (crowd / settings.maxReturnsPerSecond) * 1000)
+      return Math.floor(range[0] + spread(turn) * (width + 1))
     }
-    const sayGoodbye = (client: Client, reason: Goodbye, now: number) =>
-      client.sayGoodbye(retryMillis(client.id), reason, now)
+    /** @param more time in ms that is not yet to count for when it comes back */
+    const sayGoodbye = (client: Client, reason: Goodbye, now: number, more = 0) => {
+      if (reason === "shutdown") crowd = Math.max(crowd, connected.size)
+      const millis = retryMillis(client.id)
+      client.sayGoodbye(millis === undefined ? undefined : Math.round(millis + more), reason, now)
+    }
 
     // Each has its own time to go, between 80 % and 100 % of the longest.
     const { maxLifetimeMillis } = settings
@@ -69,17 +76,25 @@ export const make = (
       sayGoodbye,
       endAll: Effect.gen(function* () {
         const clients = Array.from(connected.values())
-        // Few go at once. Many go in steps, so that they come back as they went.
+        // Few go at once, many in steps.
         const steps = Math.min(
           Math.ceil(clients.length / atOnce),
           Math.max(1, Math.floor(settings.drainMillis / stepMillis))
         )
         const size = Math.ceil(clients.length / steps)
+        const distance = settings.drainMillis / steps
+        // Real time: whoever closes a hub on a TestClock would wait for ever.
+        const begun = performance.now()
+        const elapsed = () => performance.now() - begun
+        const lastAt = distance * (Math.ceil(clients.length / size) - 1)
         for (let i = 0; i < clients.length; i += size) {
-          // Real time: whoever closes a hub on a TestClock would wait for ever.
-          if (i > 0) yield* pause(settings.drainMillis / steps)
+          const early = distance * (i / size) - elapsed()
+          if (early > 0) yield* pause(early)
           const now = clock.unsafeCurrentTimeMillis()
-          for (const client of clients.slice(i, i + size)) sayGoodbye(client, "shutdown", now)
+          // When they come back counts from the end of the last, whenever their own is: else those who come at the edges of
+          // the range would be fewer, and those between more. The server cannot be back before that, either.
+          const more = Math.max(0, lastAt - elapsed())
+          for (const client of clients.slice(i, i + size)) sayGoodbye(client, "shutdown", now, more)
         }
       })
     }

@@ -6,7 +6,6 @@
 import * as Duration from "effect/Duration"
 import type { Gap, HistoryBounds, HistoryOptions, LogEntry, Page, Start } from "../EventLog.js"
 import type { Namespace } from "../Namespace.js"
-import * as Ns from "../Namespace.js"
 import * as Pattern from "../NamespacePattern.js"
 import type { SseEvent } from "../SseEvent.js"
 import { byteLength } from "./frame.js"
@@ -31,10 +30,10 @@ export class MemoryEntry implements LogEntry {
 export const positionOf = (epoch: string, seq: number): string => epoch + "-" + seq.toString(36)
 
 /** Places of one page: pages end at multiples of it, so that clients that resume together share theirs. */
-const pageSpan = 512
+const pageSpan = 4096
 
 /** Characters of events with which a page ends, if it is longer. */
-const pageLength = 128 * 1024
+const pageLength = 256 * 1024
 
 /** Namespaces for which it is remembered what was dropped last. */
 const maxDropped = 4096
@@ -134,7 +133,7 @@ class Shelf {
     return found
   }
 
-  overlaps(namespaces: ReadonlyArray<Namespace>): boolean {
+  overlaps(namespaces: Wanted): boolean {
     const { pattern } = this
     return pattern === undefined || namespaces.some((namespace) => Pattern.overlaps(pattern, namespace))
   }
@@ -196,6 +195,9 @@ class Shelf {
 /** About what an entry takes. */
 const weigh = (entry: MemoryEntry): number => byteLength(entry.text)
 
+/** What a client listens to. */
+type Wanted = ReadonlyArray<Pattern.NamespacePattern>
+
 export class History {
   private readonly shelves: ReadonlyArray<Shelf>
   private readonly rules: ReadonlyArray<{
@@ -249,20 +251,21 @@ export class History {
   }
 
   /** The place behind which to begin, or why there is none. */
-  locate(start: Start, namespaces: ReadonlyArray<Namespace>, last: number, now: number): number | Gap {
+  locate(start: Start, namespaces: Wanted, upTo: number, last: number, now: number): number | Gap {
     if (start._tag === "After") {
       const seq = this.ownIds.get(start.id) ?? this.parse(start.id, last)
       if (typeof seq !== "number") return this.gap(seq, namespaces)
-      return this.firstWhole(namespaces, seq) > seq ? this.gap("expired", namespaces) : seq
+      return seq < upTo && this.firstWhole(namespaces, seq) > seq ? this.gap("expired", namespaces) : seq
     }
     const whole = this.firstWhole(namespaces, 0)
     if (start._tag === "Earliest") return whole
     const places: Array<number> = []
+    const isWanted = Pattern.matchesAny(namespaces)
     for (const shelf of this.relevant(namespaces)) {
       let count = 0
       for (const entry of shelf.backwards()) {
         if (start._tag === "Last" ? count === start.events : now - entry.at > start.millis) break
-        if (!matches(namespaces, entry.namespace)) continue
+        if (!isWanted(entry.namespace)) continue
         places.push(entry.seq)
         count++
       }
@@ -273,15 +276,20 @@ export class History {
   }
 
   /** A page of what comes behind `after`, oldest first. */
-  read(after: number, upTo: number, namespaces: ReadonlyArray<Namespace>): Page | Gap {
-    if (after > upTo) return { _tag: "Page", entries: [], cursor: positionOf(this.epoch, after), done: true }
+  read(after: number, upTo: number, namespaces: Wanted): Page | Gap {
+    if (after >= upTo) return { _tag: "Page", entries: [], cursor: positionOf(this.epoch, after), done: true }
     const shelves = this.relevant(namespaces)
     if (this.firstWhole(namespaces, after) > after) return this.gap("expired", namespaces)
     const end = Math.min(upTo, (Math.floor(after / pageSpan) + 1) * pageSpan)
     const entries: Array<MemoryEntry> = []
+    const matches = Pattern.matchesAny(namespaces)
+    // They come again and again.
+    const wanted = new Map<Namespace, boolean>()
     for (const shelf of shelves) {
       for (const entry of shelf.between(after, end)) {
-        if (matches(namespaces, entry.namespace)) entries.push(entry)
+        let isWanted = wanted.get(entry.namespace)
+        if (isWanted === undefined) wanted.set(entry.namespace, (isWanted = matches(entry.namespace)))
+        if (isWanted) entries.push(entry)
       }
     }
     if (shelves.length > 1) entries.sort((a, b) => a.seq - b.seq)
@@ -294,12 +302,13 @@ export class History {
   }
 
   /** The values that hold at `upTo`. One that is newer is not among them: it comes by itself. */
-  latest(upTo: number, namespaces: ReadonlyArray<Namespace>): ReadonlyArray<MemoryEntry> {
+  latest(upTo: number, namespaces: Wanted): ReadonlyArray<MemoryEntry> {
     const values: Array<MemoryEntry> = []
+    const isWanted = Pattern.matchesAny(namespaces)
     for (const shelf of this.relevant(namespaces)) {
       if (!shelf.isLatest) continue
       for (const entry of shelf.between(0, upTo)) {
-        if (matches(namespaces, entry.namespace)) values.push(entry)
+        if (isWanted(entry.namespace)) values.push(entry)
       }
     }
     return values.sort((a, b) => a.seq - b.seq)
@@ -314,11 +323,12 @@ export class History {
     return seq > last ? "unknown" : seq
   }
 
-  private gap(reason: Gap["reason"], namespaces: ReadonlyArray<Namespace>): Gap {
+  private gap(reason: Gap["reason"], namespaces: Wanted): Gap {
+    const isWanted = Pattern.matchesAny(namespaces)
     let oldest: MemoryEntry | undefined
     for (const shelf of this.relevant(namespaces)) {
       for (const entry of shelf.between(0, (oldest?.seq ?? Infinity) - 1)) {
-        if (!matches(namespaces, entry.namespace)) continue
+        if (!isWanted(entry.namespace)) continue
         oldest = entry
         break
       }
@@ -327,12 +337,12 @@ export class History {
   }
 
   /** The first place, not before `from`, behind which nothing is missing for these namespaces. */
-  private firstWhole(namespaces: ReadonlyArray<Namespace>, from: number): number {
-    const isWanted = (namespace: Namespace) => matches(namespaces, namespace)
+  private firstWhole(namespaces: Wanted, from: number): number {
+    const isWanted = Pattern.matchesAny(namespaces)
     return this.relevant(namespaces).reduce((place, shelf) => shelf.lastDropped(isWanted, place), from)
   }
 
-  private relevant(namespaces: ReadonlyArray<Namespace>): ReadonlyArray<Shelf> {
+  private relevant(namespaces: Wanted): ReadonlyArray<Shelf> {
     return this.shelves.filter((shelf) => shelf.overlaps(namespaces))
   }
 
@@ -351,6 +361,3 @@ export class History {
     if (id !== undefined && this.ownIds.get(id) === entry.seq) this.ownIds.delete(id)
   }
 }
-
-const matches = (namespaces: ReadonlyArray<Namespace>, published: Namespace): boolean =>
-  namespaces.some((namespace) => Ns.matches(namespace, published))

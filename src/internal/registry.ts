@@ -1,9 +1,9 @@
 /**
  * Who listens where: an immutable value, kept in the hub's `Ref`.
  *
- * Subscribers with the same namespaces share one {@link Subscription}, so that what they get is joined once. A tree with
- * a node for each segment finds the subscriptions that an event touches in as many steps as its namespace has segments,
- * however many others there are.
+ * Subscribers with the same patterns share one {@link Subscription}, so that what they get is joined once. A tree with a
+ * node for each segment finds the subscriptions that an event touches in as many steps as its namespace has segments,
+ * however many others there are; and once more from each wildcard that it meets.
  *
  * @internal
  */
@@ -12,23 +12,29 @@ import * as HashSet from "effect/HashSet"
 import * as Option from "effect/Option"
 import type { Namespace } from "../Namespace.js"
 import * as Ns from "../Namespace.js"
+import * as Pattern from "../NamespacePattern.js"
 import type { Batch } from "./batch.js"
 import type { Frame } from "./frame.js"
 
-/** Takes what matches its namespaces. */
+/** Takes what matches its patterns. */
 export interface Subscriber {
   readonly id: number
-  readonly namespaces: ReadonlyArray<Namespace>
+  /** None covers another; see `Pattern.reduce`. */
+  readonly namespaces: ReadonlyArray<Pattern.NamespacePattern>
   /** Synchronous; must not throw. `now` is the time of the round, in ms. */
   readonly deliver: (batch: Batch, now: number) => void
   /** Takes what says that events are missing. Synchronous; must not throw. */
   readonly reset?: (frame: Frame, now: number) => void
 }
 
-/** All subscribers of the same namespaces. */
+/** All subscribers of the same patterns. */
 export class Subscription {
   private array: ReadonlyArray<Subscriber> | undefined
-  constructor(readonly members: HashMap.HashMap<number, Subscriber>) {}
+  constructor(
+    readonly members: HashMap.HashMap<number, Subscriber>,
+    /** Whether an event can match several of its patterns. */
+    readonly canMatchTwice: boolean
+  ) {}
 
   /** The members as an array, made when a round first needs it. */
   get list(): ReadonlyArray<Subscriber> {
@@ -37,12 +43,14 @@ export class Subscription {
 }
 
 interface TreeNode {
-  /** Keys of the subscriptions that name this node's namespace. */
+  /** Keys of the subscriptions that name this node's pattern. */
   readonly keys: HashSet.HashSet<string>
   readonly children: HashMap.HashMap<string, TreeNode>
+  /** The child that any segment leads to as well. It stands apart, so that one look tells that there is none. */
+  readonly wildcard: TreeNode | undefined
 }
 
-const emptyNode: TreeNode = { keys: HashSet.empty(), children: HashMap.empty() }
+const emptyNode: TreeNode = { keys: HashSet.empty(), children: HashMap.empty(), wildcard: undefined }
 
 export interface Registry {
   readonly subscriptions: HashMap.HashMap<string, Subscription>
@@ -51,25 +59,19 @@ export interface Registry {
 
 export const empty: Registry = { subscriptions: HashMap.empty(), tree: emptyNode }
 
-/** Drops every namespace that another one of the set covers, so that an event matches a set once at most. */
-export const reduce = (namespaces: ReadonlyArray<Namespace>): ReadonlyArray<Namespace> => {
-  if (namespaces.length === 1) return namespaces
-  const unique = Array.from(new Set(namespaces)).sort()
-  return unique.filter((namespace) => !unique.some((other) => other !== namespace && Ns.matches(other, namespace)))
-}
-
-// No namespace holds a control character, so the joined text is unambiguous.
+// No pattern holds a control character, so the joined text is unambiguous.
 const keyOf = (subscriber: Subscriber): string => subscriber.namespaces.join("\n")
 
 export const add = (self: Registry, subscriber: Subscriber): Registry => {
   const key = keyOf(subscriber)
   const existing = HashMap.get(self.subscriptions, key)
   const members = Option.isSome(existing) ? existing.value.members : HashMap.empty<number, Subscriber>()
+  const twice = Option.isSome(existing) ? existing.value.canMatchTwice : Pattern.canMatchTwice(subscriber.namespaces)
   return {
     subscriptions: HashMap.set(
       self.subscriptions,
       key,
-      new Subscription(HashMap.set(members, subscriber.id, subscriber))
+      new Subscription(HashMap.set(members, subscriber.id, subscriber), twice)
     ),
     tree: Option.isSome(existing)
       ? self.tree
@@ -86,43 +88,63 @@ export const remove = (self: Registry, subscriber: Subscriber): Registry => {
   return {
     subscriptions: last
       ? HashMap.remove(self.subscriptions, key)
-      : HashMap.set(self.subscriptions, key, new Subscription(members)),
+      : HashMap.set(self.subscriptions, key, new Subscription(members, existing.value.canMatchTwice)),
     tree: last
       ? subscriber.namespaces.reduce((tree, namespace) => prune(tree, Ns.keys(namespace), 0, key), self.tree)
       : self.tree
   }
 }
 
+const childOf = (node: TreeNode, segment: string): TreeNode | undefined =>
+  segment === "*" ? node.wildcard : Option.getOrUndefined(HashMap.get(node.children, segment))
+
+const withChild = (node: TreeNode, segment: string, child: TreeNode | undefined): TreeNode =>
+  segment === "*"
+    ? { ...node, wildcard: child }
+    : {
+        ...node,
+        children:
+          child === undefined ? HashMap.remove(node.children, segment) : HashMap.set(node.children, segment, child)
+      }
+
 const insert = (node: TreeNode, path: ReadonlyArray<string>, depth: number, key: string): TreeNode => {
   const segment = path[depth]
-  if (segment === undefined) return { keys: HashSet.add(node.keys, key), children: node.children }
-  const child = Option.getOrElse(HashMap.get(node.children, segment), () => emptyNode)
-  return { keys: node.keys, children: HashMap.set(node.children, segment, insert(child, path, depth + 1, key)) }
+  if (segment === undefined) return { ...node, keys: HashSet.add(node.keys, key) }
+  return withChild(node, segment, insert(childOf(node, segment) ?? emptyNode, path, depth + 1, key))
 }
 
 const prune = (node: TreeNode, path: ReadonlyArray<string>, depth: number, key: string): TreeNode => {
   const segment = path[depth]
-  if (segment === undefined) return { keys: HashSet.remove(node.keys, key), children: node.children }
-  const child = HashMap.get(node.children, segment)
-  if (Option.isNone(child)) return node
-  const pruned = prune(child.value, path, depth + 1, key)
-  const isEmpty = HashSet.size(pruned.keys) === 0 && HashMap.isEmpty(pruned.children)
-  return {
-    keys: node.keys,
-    children: isEmpty ? HashMap.remove(node.children, segment) : HashMap.set(node.children, segment, pruned)
-  }
+  if (segment === undefined) return { ...node, keys: HashSet.remove(node.keys, key) }
+  const child = childOf(node, segment)
+  if (child === undefined) return node
+  const pruned = prune(child, path, depth + 1, key)
+  const isEmpty = HashSet.size(pruned.keys) === 0 && HashMap.isEmpty(pruned.children) && pruned.wildcard === undefined
+  return withChild(node, segment, isEmpty ? undefined : pruned)
 }
 
-/** Calls `f` with each subscription that an event published to `namespace` touches. */
+/** Calls `f` once with each subscription that an event published to `namespace` touches. */
 export const forEachMatch = (self: Registry, namespace: Namespace, f: (subscription: Subscription) => void): void => {
   const path = Ns.keys(namespace)
-  let node = self.tree
-  for (let depth = 0; ; depth++) {
-    for (const key of node.keys) f(HashMap.unsafeGet(self.subscriptions, key))
-    const segment = path[depth]
-    if (segment === undefined) return
-    const child = HashMap.get(node.children, segment)
-    if (Option.isNone(child)) return
-    node = child.value
+  let seen: Set<Subscription> | undefined
+  const walk = (from: TreeNode, start: number): void => {
+    let node = from
+    for (let depth = start; ; depth++) {
+      for (const key of node.keys) {
+        const subscription = HashMap.unsafeGet(self.subscriptions, key)
+        if (subscription.canMatchTwice) {
+          if (seen?.has(subscription) === true) continue
+          ;(seen ??= new Set()).add(subscription)
+        }
+        f(subscription)
+      }
+      const segment = path[depth]
+      if (segment === undefined) return
+      if (node.wildcard !== undefined) walk(node.wildcard, depth + 1)
+      const child = HashMap.get(node.children, segment)
+      if (Option.isNone(child)) return
+      node = child.value
+    }
   }
+  walk(self.tree, 0)
 }

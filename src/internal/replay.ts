@@ -9,7 +9,6 @@
  * @internal
  */
 import * as Effect from "effect/Effect"
-import * as Option from "effect/Option"
 import * as Queue from "effect/Queue"
 import type * as Scope from "effect/Scope"
 import type { Gap, History, LogEntry, Start } from "../EventLog.js"
@@ -19,8 +18,9 @@ import * as SseEvent from "../SseEvent.js"
 import * as SseMetrics from "../SseMetrics.js"
 import type { Client } from "./client.js"
 import { pause, turn } from "./eventLoop.js"
-import { type Frame, join } from "./frame.js"
-import type { Namespace } from "../Namespace.js"
+import { join } from "./frame.js"
+import * as Pages from "./pages.js"
+import type { NamespacePattern } from "../NamespacePattern.js"
 
 /** What a client that connects is to get before it is live. */
 export interface Plan {
@@ -33,13 +33,16 @@ export interface Plan {
 }
 
 export interface Replay {
-  readonly plan: (start: Start | undefined, namespaces: ReadonlyArray<Namespace>) => Effect.Effect<Plan, EventLogError>
+  readonly plan: (
+    start: Start | undefined,
+    namespaces: ReadonlyArray<NamespacePattern>
+  ) => Effect.Effect<Plan, EventLogError>
   /**
    * Begins, in the step that registers the client: what is live is held from here on if need be. Gives the text that the
    * client gets first.
    */
   readonly begin: (client: Client, plan: Plan) => string
-  /** Waits until nobody is given what he missed. */
+  /** Waits until those who resume are live, or do not read. */
   readonly idle: Effect.Effect<void>
 }
 
@@ -48,9 +51,6 @@ const holdMillis = 4
 
 /** Replays that read the log at the same time. */
 const readers = 8
-
-/** Pages that are shared by those who resume at the same place. */
-const maxPages = 64
 
 /** Values sent in one frame. */
 const valuesAtOnce = 256
@@ -61,7 +61,6 @@ const parkMillis = 20
 /** A client that is given what it missed. */
 interface Resuming {
   readonly client: Client
-  readonly key: string
   /** It has everything up to here. */
   after: string
   /** What it gets live, or is held, comes behind this. */
@@ -69,15 +68,6 @@ interface Resuming {
   /** What it was told last of where it is. */
   told: string | undefined
   values: "wanted" | ReadonlyArray<LogEntry> | undefined
-}
-
-interface SharedPage {
-  readonly frame: Frame | undefined
-  readonly events: number
-  readonly last: string | undefined
-  readonly cursor: string
-  /** Up to where it was read, if it goes that far: more may come behind it. */
-  readonly upTo: string | undefined
 }
 
 /** @param position where the dispatcher is: everything behind it is handed to those who are registered now */
@@ -93,25 +83,29 @@ export const make = (
     const parked = new Set<Resuming>()
     const someParked = yield* Effect.makeLatch(false)
     const idle = yield* Effect.makeLatch(true)
+    const pages = yield* Pages.make(history)
     const maxWaiting = Math.min(settings.maxPendingBytes / 2, 256 * 1024)
-    let active = 0
-    let pages = new Map<string, SharedPage>()
+    // Those who resume and are not parked.
+    let busy = 0
 
     const plan = (
       start: Start | undefined,
-      namespaces: ReadonlyArray<Namespace>
+      namespaces: ReadonlyArray<NamespacePattern>
     ): Effect.Effect<Plan, EventLogError> => {
       const fresh = { after: undefined, reset: undefined, withLatest: history.hasLatest }
       if (start === undefined) return Effect.succeed(fresh)
-      return Effect.flatMap(history.locate(start, namespaces), (found): Effect.Effect<Plan, EventLogError> => {
-        if (typeof found === "string") {
-          if (start._tag !== "After") return Effect.succeed({ ...fresh, after: found })
-          SseMetrics.resumes.unsafeUpdate(1, SseMetrics.resumeTags.resumed)
-          return Effect.succeed({ after: found, reset: undefined, withLatest: false })
+      return Effect.flatMap(
+        history.locate(start, position(), namespaces),
+        (found): Effect.Effect<Plan, EventLogError> => {
+          if (typeof found === "string") {
+            if (start._tag !== "After") return Effect.succeed({ ...fresh, after: found })
+            SseMetrics.resumes.unsafeUpdate(1, SseMetrics.resumeTags.resumed)
+            return Effect.succeed({ after: found, reset: undefined, withLatest: false })
+          }
+          const reset = toldOf(found, start._tag === "After" ? start.id : "")
+          return Effect.map(restart(namespaces), (after) => ({ ...fresh, after, reset }))
         }
-        const reset = toldOf(found, start._tag === "After" ? start.id : "")
-        return Effect.map(restart(namespaces), (after) => ({ ...fresh, after, reset }))
-      })
+      )
     }
 
     const toldOf = (gap: Gap, requested: string): SseEvent.Reset => {
@@ -120,10 +114,10 @@ export const make = (
     }
 
     /** Where a client goes on that cannot go on where it was. */
-    const restart = (namespaces: ReadonlyArray<Namespace>): Effect.Effect<string | undefined, EventLogError> =>
+    const restart = (namespaces: ReadonlyArray<NamespacePattern>): Effect.Effect<string | undefined, EventLogError> =>
       settings.afterReset === "now"
         ? Effect.succeed(undefined)
-        : Effect.map(history.locate({ _tag: "Earliest" }, namespaces), (found) =>
+        : Effect.map(history.locate({ _tag: "Earliest" }, position(), namespaces), (found) =>
             typeof found === "string" ? found : undefined
           )
 
@@ -133,11 +127,8 @@ export const make = (
       const start = after ?? here
       if (start === here && !withLatest) return head + SseEvent.cursor(here)
       client.hold()
-      active++
-      idle.unsafeClose()
-      queue.unsafeOffer({
+      enqueue({
         client,
-        key: client.namespaces.join("\n"),
         after: start,
         upTo: here,
         told: withLatest ? undefined : start,
@@ -147,44 +138,37 @@ export const make = (
       return withLatest ? head : head + SseEvent.cursor(start)
     }
 
-    const stop = () => {
-      if (--active > 0) return
-      pages = new Map()
-      idle.unsafeOpen()
+    const enqueue = (one: Resuming) => {
+      busy++
+      idle.unsafeClose()
+      queue.unsafeOffer(one)
+    }
+
+    const leave = () => {
+      if (--busy === 0) idle.unsafeOpen()
     }
 
     const park = (one: Resuming) => {
+      leave()
       parked.add(one)
       someParked.unsafeOpen()
     }
 
-    const pageOf = (one: Resuming): Effect.Effect<SharedPage | Gap, EventLogError> =>
-      Effect.suspend(() => {
-        const key = `${one.key}\n${one.after}`
-        const known = pages.get(key)
-        if (known !== undefined && (known.upTo === undefined || known.upTo === one.upTo)) return Effect.succeed(known)
-        const { namespaces } = one.client
-        return Effect.map(history.read({ after: one.after, upTo: one.upTo, namespaces }), (page) => {
-          if (page._tag === "Gap") return page
-          const shared: SharedPage = {
-            frame: page.entries.length === 0 ? undefined : join(page.entries.map(({ text }) => text)),
-            events: page.entries.length,
-            last: page.entries.at(-1)?.position,
-            cursor: page.cursor,
-            upTo: page.done ? one.upTo : undefined
-          }
-          if (pages.size >= maxPages) pages.delete(pages.keys().next().value!)
-          pages.set(key, shared)
-          return shared
-        })
-      })
-
     /** One step of one client. Whether it is to take another one. */
     const step = (one: Resuming): Effect.Effect<boolean, EventLogError> =>
+      Effect.onError(advance(one), () =>
+        // The client comes back with the position it has. It must not go on without what it missed.
+        Effect.sync(() => {
+          sayGoodbye(one.client, clock.unsafeCurrentTimeMillis())
+          leave()
+        })
+      )
+
+    const advance = (one: Resuming): Effect.Effect<boolean, EventLogError> =>
       Effect.gen(function* () {
         const { client } = one
         if (client.ended !== undefined) {
-          stop()
+          leave()
           return false
         }
         if (client.pendingBytes > maxWaiting) {
@@ -202,7 +186,7 @@ export const make = (
           if (!rest) one.told = one.after
           return true
         }
-        const page = yield* pageOf(one)
+        const page = yield* pages.read({ after: one.after, upTo: one.upTo, namespaces: client.namespaces })
         const now = clock.unsafeCurrentTimeMillis()
         if ("_tag" in page) {
           // It read so slowly that what it was to get is kept no more.
@@ -232,32 +216,25 @@ export const make = (
         }
         if (one.told !== one.upTo) client.replay(join([SseEvent.cursor(one.upTo)]), 0, now)
         client.release(now)
-        stop()
+        leave()
         return false
       })
 
     let since = performance.now()
+    // Real time on purpose: this bounds how long the event loop is held.
+    const breathe = Effect.suspend(() => {
+      if (performance.now() - since < holdMillis) return Effect.void
+      return Effect.map(turn, () => void (since = performance.now()))
+    })
+    // One client to its end, and then the next: were all given a page in turn, those who go away when they get nothing for long
+    // would all do so.
     const work = Effect.gen(function* () {
       const one = yield* Queue.take(queue)
-      const again = yield* Effect.catchAllCause(step(one), (cause) =>
-        // The client comes back with the position it has. It must not go on without what it missed.
-        Effect.as(
-          Effect.logError("effect-sse: the log could not give what a client missed", cause),
-          Option.none<never>()
-        )
-      )
-      if (typeof again !== "boolean") {
-        sayGoodbye(one.client, clock.unsafeCurrentTimeMillis())
-        stop()
-      } else if (again) {
-        queue.unsafeOffer(one)
-      }
-      // Real time on purpose: this bounds how long the event loop is held.
-      if (performance.now() - since > holdMillis) {
-        yield* turn
-        since = performance.now()
-      }
-    })
+      while (yield* step(one)) yield* breathe
+      yield* breathe
+    }).pipe(
+      Effect.catchAllCause((cause) => Effect.logError("effect-sse: the log could not give what a client missed", cause))
+    )
     for (let i = 0; i < readers; i++) yield* Effect.forkScoped(Effect.forever(work))
 
     yield* someParked.await.pipe(
@@ -266,7 +243,7 @@ export const make = (
         someParked.unsafeClose()
         const looked = Array.from(parked)
         parked.clear()
-        for (const one of looked) queue.unsafeOffer(one)
+        for (const one of looked) enqueue(one)
       }),
       Effect.forever,
       Effect.forkScoped

@@ -9,8 +9,7 @@ import * as Mailbox from "effect/Mailbox"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import type { ClientChange, ClientStatus, Presence } from "../HubClient.js"
-import type { Namespace } from "../Namespace.js"
-import * as Ns from "../Namespace.js"
+import * as Pattern from "../NamespacePattern.js"
 import { SubscriberTooSlow } from "../SseError.js"
 import { type Client, clientStatus } from "./client.js"
 
@@ -26,7 +25,7 @@ export interface Watchers {
   /** All are gone, and none comes any more. */
   readonly close: () => void
   readonly changes: Effect.Effect<Stream.Stream<ClientChange>, never, Scope.Scope>
-  readonly presence: (namespace: Namespace) => Stream.Stream<Presence, SubscriberTooSlow>
+  readonly presence: (namespace: Pattern.NamespacePattern) => Stream.Stream<Presence, SubscriberTooSlow>
 }
 
 /**
@@ -69,7 +68,7 @@ export const make = (connected: ReadonlyMap<number, Client>, limit: number, isOp
       Stream.unwrapScoped(
         Effect.gen(function* () {
           const mailbox = yield* Mailbox.make<Presence, SubscriberTooSlow>({ capacity: limit, strategy: "dropping" })
-          const isThere = ({ namespaces }: ClientStatus) => namespaces.some((one) => Ns.matches(namespace, one))
+          const isThere = ({ namespaces }: ClientStatus) => namespaces.some((one) => Pattern.covers(namespace, one))
           const offer = (presence: Presence) => {
             if (!isThere(presence.client) || mailbox.unsafeOffer(presence)) return
             mailbox.unsafeDone(Exit.fail(new SubscriberTooSlow({ namespace, limit })))

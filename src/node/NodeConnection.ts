@@ -12,7 +12,8 @@
 import type { HttpServerRequest } from "@effect/platform/HttpServerRequest"
 import type * as Http from "node:http"
 import type * as Net from "node:net"
-import { type Connection, type EndReason, type Frame, isAbrupt } from "../Connection.js"
+import { type CloseReason, type Connection, type EndReason, type Frame, isAbrupt } from "../Connection.js"
+import * as Pipelined from "../internal/pipelined.js"
 
 /**
  * A connection on a Node response.
@@ -74,6 +75,33 @@ export const destroy = (stream: Http.ServerResponse | Net.Socket, now: boolean):
   stream.once("close", () => clearTimeout(timer))
 }
 
+const stalled = new WeakSet<Net.Socket>()
+
+/**
+ * Resets a connection whose peer acknowledges nothing any more, so that the system keeps nothing for it either. A client
+ * on it counts as `stalled`.
+ *
+ * @internal
+ */
+export const resetStalled = (socket: Net.Socket): void => {
+  stalled.add(socket)
+  reset(socket)
+}
+
+/** A socket that is only closed may leave megabytes with the system, for minutes. What is under TLS cannot be reset. */
+const reset = (socket: Net.Socket): void => {
+  if (!socket.writableEnded && !("encrypted" in socket)) socket.resetAndDestroy()
+  socket.destroy()
+}
+
+/**
+ * Why a connection closed that nobody here has ended.
+ *
+ * @internal
+ */
+export const reasonOf = (socket: Net.Socket): "client-closed" | "stalled" =>
+  stalled.has(socket) ? "stalled" : "client-closed"
+
 /**
  * Makes a connection on a response for which {@link canTakeOver} holds. It opens when the head of an event stream is
  * written to the response: status 200, `text/event-stream`. If another head is written, somebody else has answered, and
@@ -110,7 +138,7 @@ class TakenOver implements NodeConnection {
   private socket: Net.Socket | undefined
   private chunked = true
   private state: "waiting" | "open" | "ending" | "closed" = "waiting"
-  private listener: ((reason: "client-closed" | "shutdown") => void) | undefined
+  private listener: ((reason: CloseReason) => void) | undefined
 
   constructor(private response: Http.ServerResponse | undefined) {}
 
@@ -128,14 +156,14 @@ class TakenOver implements NodeConnection {
     if (this.state !== "waiting" && this.state !== "open") return
     if (isAbrupt(reason)) {
       if (this.socket === undefined) this.closed()
-      else this.socket.destroy()
+      else reset(this.socket)
     } else {
       this.state = "ending"
       if (this.socket !== undefined) this.finish(this.socket)
     }
   }
 
-  onClose(listener: (reason: "client-closed" | "shutdown") => void): void {
+  onClose(listener: (reason: CloseReason) => void): void {
     this.listener = listener
     if (this.state === "closed") listener("client-closed")
   }
@@ -159,11 +187,12 @@ class TakenOver implements NodeConnection {
     response.end()
     detachParser(socket)
     Object.assign(socket, { _httpMessage: new Occupant(() => this.listener?.("shutdown")) })
-    socket.once("close", () => this.closed())
+    socket.once("close", () => this.closed(reasonOf(socket)))
     for (const frame of early) this.send(frame)
     if (this.state === "ending") this.finish(socket)
     else this.state = "open"
     socket.uncork()
+    Pipelined.becomeStream(socket)
   }
 
   private send(frame: Frame): number {
@@ -178,12 +207,12 @@ class TakenOver implements NodeConnection {
     destroy(socket, false)
   }
 
-  private closed(): void {
+  private closed(reason: CloseReason = "client-closed"): void {
     if (this.state === "closed") return
     this.state = "closed"
     this.early = undefined
     this.response = undefined
-    this.listener?.("client-closed")
+    this.listener?.(reason)
   }
 }
 

@@ -12,26 +12,32 @@ import type * as HttpServerError from "@effect/platform/HttpServerError"
 import * as HttpServerRequest from "@effect/platform/HttpServerRequest"
 import * as NodeHttpServer from "@effect/platform-node/NodeHttpServer"
 import * as Config from "effect/Config"
+import * as ConfigError from "effect/ConfigError"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
+import * as Either from "effect/Either"
 import * as Fiber from "effect/Fiber"
 import * as Layer from "effect/Layer"
 import type * as Option from "effect/Option"
-import type * as Redacted from "effect/Redacted"
+import * as Redacted from "effect/Redacted"
 import * as Stream from "effect/Stream"
 import * as Http from "node:http"
 import * as Net from "node:net"
 import { hostname } from "node:os"
+// Only its types: what they describe needs a package that may not be there.
+import type { JwtOptions } from "../Authorize/Jwt.js"
 import * as ClientAddress from "../http/ClientAddress.js"
-import * as Pipelining from "../http/Pipelining.js"
+import * as Cors from "../http/Cors.js"
 import { refuse } from "../http/Refusal.js"
-import { toRelative } from "../http/url.js"
+import { splitUrl, toRelative } from "../http/url.js"
 import type { ClientChange } from "../HubClient.js"
 import { SseHub } from "../SseHub.js"
 import * as SseRoutes from "../SseRoutes.js"
+import * as KernelQueue from "./KernelQueue.js"
 
 const defaultHost = "127.0.0.1"
 const defaultPort = 8001
+const defaultHeaderBytes = 16 * 1024
 
 /**
  * Options of the server; those of the routes are part of them.
@@ -39,7 +45,12 @@ const defaultPort = 8001
  * @since 0.1.0
  * @category models
  */
-export interface ServerOptions extends SseRoutes.RoutesOptions {
+export interface ServerOptions<
+  Subscribe = never,
+  Publish = never,
+  Admin = never,
+  Metrics = never
+> extends SseRoutes.RoutesOptions<Subscribe, Publish, Admin, Metrics> {
   /** The address to listen on. Default: `127.0.0.1`, reached from this machine only. */
   readonly host?: string | undefined
   /** The port; 0 takes a free one. Default: 8001. */
@@ -54,6 +65,11 @@ export interface ServerOptions extends SseRoutes.RoutesOptions {
    * third of it for the head. Default: 30 seconds.
    */
   readonly requestTimeout?: Duration.DurationInput | undefined
+  /**
+   * The largest head of a request in bytes: its URL and all its headers. A larger one is answered 431 and its connection
+   * closed. Default: 16 KiB.
+   */
+  readonly maxHeaderBytes?: number | undefined
   /** How long connections may take to close at shutdown before they are cut. Default: 1 second. */
   readonly closeTimeout?: Duration.DurationInput | undefined
 }
@@ -78,13 +94,18 @@ export interface ServerOptions extends SseRoutes.RoutesOptions {
  * NodeRuntime.runMain(program)
  * ```
  */
-export const layer = (
-  options: ServerOptions = {}
-): Layer.Layer<HttpServer.HttpServer, HttpServerError.ServeError, SseHub> =>
+export const layer = <Subscribe = never, Publish = never, Admin = never, Metrics = never>(
+  options: ServerOptions<Subscribe, Publish, Admin, Metrics> = {}
+): Layer.Layer<
+  HttpServer.HttpServer,
+  HttpServerError.ServeError,
+  SseHub | SseRoutes.Needs<Subscribe | Publish | Admin | Metrics>
+> =>
   Layer.unwrapEffect(
     Effect.sync(() => {
       const requestTimeout = Duration.toMillis(options.requestTimeout ?? "30 seconds")
       const server = Http.createServer({
+        maxHeaderSize: options.maxHeaderBytes ?? defaultHeaderBytes,
         requestTimeout,
         headersTimeout: requestTimeout / 3,
         connectionsCheckingInterval: Math.min(5000, requestTimeout / 6)
@@ -94,11 +115,9 @@ export const layer = (
         const app = yield* HttpRouter.toHttpApp(SseRoutes.router({ node: hostname(), ...options }))
         const logging = yield* Effect.forkScoped(Stream.runForEach(yield* hub.changes, logChange))
         yield* app.pipe(
-          Effect.catchTag(
-            "RouteNotFound",
-            ({ request }) =>
-              Pipelining.refuse(request) ??
-              Effect.succeed(refuse(404, "NotFound", `nothing is at ${request.url.slice(0, 200)}`))
+          Effect.catchTag("RouteNotFound", ({ request }) =>
+            // Without the query: what stands there may be a secret, and its reader another one than its writer.
+            Effect.succeed(refuse(404, "NotFound", `nothing is at ${splitUrl(request.url)[0].slice(0, 200)}`))
           ),
           withRelativeUrl,
           HttpServer.serveEffect()
@@ -117,8 +136,8 @@ export const layer = (
           })
         )
       })
-      return Layer.scopedDiscard(serving).pipe(
-        HttpMiddleware.withTracerDisabledWhen(isStream),
+      return Layer.merge(Layer.scopedDiscard(serving), KernelQueue.layer(server)).pipe(
+        HttpMiddleware.withTracerDisabledWhen(isUntraced),
         Layer.provideMerge(
           NodeHttpServer.layer(() => server, {
             host: options.host ?? defaultHost,
@@ -141,8 +160,9 @@ const withRelativeUrl = <E, R>(app: HttpApp.Default<E, R>): HttpApp.Default<E, R
         )
   )
 
-/** A span for each connect costs more than the connect. */
-const isStream = (request: HttpServerRequest.HttpServerRequest): boolean => request.url.startsWith("/subscribe")
+/** A span for each connect costs more than the connect. A span has the whole URL, and in a query may be a secret. */
+const isUntraced = (request: HttpServerRequest.HttpServerRequest): boolean =>
+  request.url.startsWith("/subscribe") || /(?:ticket|token|authorization)/i.test(splitUrl(request.url)[1])
 
 /** Closes the listener only: the rest follows when the hub has said goodbye. */
 const stopAccepting = (server: Http.Server): void => void Net.Server.prototype.close.call(server)
@@ -158,8 +178,13 @@ const closed = (server: Http.Server): Effect.Effect<void> =>
   })
 
 const logChange = (change: ClientChange): Effect.Effect<void> => {
-  const { address, events, id, namespaces } = change.client
-  const who = { client: id, namespace: namespaces.map(visible).join(" "), address }
+  const { address, events, id, namespaces, principal } = change.client
+  const who = {
+    client: id,
+    namespace: namespaces.map(visible).join(" "),
+    address,
+    ...(principal === undefined ? {} : { principal: visible(principal) })
+  }
   return change._tag === "Connected"
     ? Effect.logInfo("connected").pipe(Effect.annotateLogs(who))
     : Effect.logInfo("disconnected").pipe(
@@ -187,12 +212,24 @@ export interface ServerConfig extends ClientAddress.ClientAddressOptions {
   readonly host: string
   /** `SSE_PORT`: the port; 0 takes a free one. Default: 8001. */
   readonly port: number
+  /** `SSE_MAX_HEADER_BYTES`: the largest head of a request. Default: 16 KiB. */
+  readonly maxHeaderBytes: number
   /** `SSE_ADMIN`: who may see and use the admin page: `loopback`, `open` or `off`. Default: `loopback`. */
   readonly admin: "loopback" | "open" | "off"
   /** `SSE_METRICS`: who may read the metrics: `loopback`, `open` or `off`. Default: `loopback`. */
   readonly metrics: "loopback" | "open" | "off"
-  /** `SSE_PUBLISH_TOKEN`: what publishers must send. If not set, the server makes one at start and prints it. */
+  /** `SSE_PUBLISH_TOKEN`: what publishers must send. If neither it nor JWTs are set, the server makes one at start and prints it. */
   readonly publishToken: Option.Option<Redacted.Redacted<string>>
+  /**
+   * `SSE_JWT_SECRET` (of HS256, at least 32 bytes) and `SSE_JWT_JWKS_URL`, one of them or both, turn JWTs on, for subscribers
+   * and publishers; `SSE_JWT_ISSUER`, `SSE_JWT_AUDIENCE` and `SSE_JWT_COOKIE` belong to them. See `Authorize/Jwt`.
+   */
+  readonly jwt: JwtOptions | undefined
+  /**
+   * `SSE_CORS_ORIGINS`: `*`, or origins with commas between, whose pages may subscribe and publish with credentials, or `off`.
+   * Default: `*`, any may subscribe, without credentials.
+   */
+  readonly cors: Cors.CorsOptions
 }
 
 const access = (name: string, what: string): Config.Config<"loopback" | "open" | "off"> =>
@@ -214,8 +251,43 @@ const readTrustedProxies = (text: string): ClientAddress.TrustedProxies => {
   return trustedProxies
 }
 
+const optional = <A>(config: Config.Config<A>): Config.Config<A | undefined> => Config.withDefault(config, undefined)
+
+const readJwt: Config.Config<JwtOptions | undefined> = Config.all({
+  secret: optional(
+    Config.redacted("SSE_JWT_SECRET").pipe(
+      Config.validate({
+        message: "SSE_JWT_SECRET must have at least 32 bytes",
+        validation: (secret) => Buffer.byteLength(Redacted.value(secret)) >= 32
+      })
+    )
+  ),
+  keys: optional(Config.url("SSE_JWT_JWKS_URL")),
+  issuer: optional(Config.nonEmptyString("SSE_JWT_ISSUER")),
+  audience: optional(Config.nonEmptyString("SSE_JWT_AUDIENCE")),
+  cookie: optional(Config.nonEmptyString("SSE_JWT_COOKIE"))
+}).pipe(
+  Config.mapOrFail((jwt) => {
+    if (jwt.secret !== undefined || jwt.keys !== undefined) return Either.right(jwt)
+    // One who sets an issuer does not want everyone in.
+    return Object.values(jwt).every((value) => value === undefined)
+      ? Either.right(undefined)
+      : Either.left(
+          ConfigError.InvalidData(["SSE_JWT_SECRET"], "neither it nor SSE_JWT_JWKS_URL is set; JWTs need one")
+        )
+  })
+)
+
+const readOrigins = (text: string): Cors.CorsOptions => {
+  const origins = text === "*" ? text : text === "off" ? [] : text.split(",").map((origin) => origin.trim())
+  // Made to have it checked; it throws what is wrong.
+  Cors.make({ origins })
+  return { origins }
+}
+
 /**
- * Reads `SSE_HOST`, `SSE_PORT`, `SSE_PUBLISH_TOKEN`, `SSE_ADMIN`, `SSE_METRICS`, `SSE_TRUSTED_PROXIES` (a number of hops, or addresses and CIDR
+ * Reads `SSE_HOST`, `SSE_PORT`, `SSE_PUBLISH_TOKEN`, `SSE_JWT_SECRET`, `SSE_JWT_JWKS_URL`, `SSE_JWT_ISSUER`, `SSE_JWT_AUDIENCE`,
+ * `SSE_JWT_COOKIE`, `SSE_CORS_ORIGINS`, `SSE_MAX_HEADER_BYTES`, `SSE_ADMIN`, `SSE_METRICS`, `SSE_TRUSTED_PROXIES` (a number of hops, or addresses and CIDR
  * ranges with commas between) and `SSE_CLIENT_ADDRESS_HEADER`.
  *
  * @since 0.1.0
@@ -231,9 +303,20 @@ export const fromEnv: Config.Config<ServerConfig> = Config.all({
     Config.withDefault(defaultPort),
     Config.withDescription("port to listen on, 0 for a free one")
   ),
+  maxHeaderBytes: Config.integer("SSE_MAX_HEADER_BYTES").pipe(
+    Config.validate({ message: "must be at least 256", validation: (bytes) => bytes >= 256 }),
+    Config.withDefault(defaultHeaderBytes),
+    Config.withDescription("largest head of a request in bytes")
+  ),
   admin: access("SSE_ADMIN", "who may see the admin page"),
   metrics: access("SSE_METRICS", "who may read the metrics"),
   publishToken: Config.option(Config.redacted(Config.nonEmptyString("SSE_PUBLISH_TOKEN"))),
+  jwt: readJwt,
+  cors: Config.string("SSE_CORS_ORIGINS").pipe(
+    Config.mapAttempt(readOrigins),
+    Config.withDefault<Cors.CorsOptions>({}),
+    Config.withDescription("origins whose pages may subscribe and publish with credentials")
+  ),
   trustedProxies: Config.string("SSE_TRUSTED_PROXIES").pipe(
     Config.mapAttempt(readTrustedProxies),
     Config.withDefault<ClientAddress.TrustedProxies>(0)

@@ -1,6 +1,6 @@
 /** What can go wrong between a node and its Redis, each with a server of its own. */
 import { assert, describe, it } from "@effect/vitest"
-import type { EventLog} from "effect-sse";
+import type { EventLog } from "effect-sse"
 import { Namespace, SseHub } from "effect-sse"
 import * as RedisLog from "effect-sse/EventLog/Redis"
 import * as SseServer from "effect-sse/node/SseServer"
@@ -110,7 +110,7 @@ describe("EventLog on Redis, when something fails", () => {
       yield* writer.sees("4")
       assert.deepStrictEqual(reader.seen, ["1", "2", "3", "4"])
       assert.deepStrictEqual(writer.seen, ["1", "2", "3", "4"])
-      const found = yield* reader.history!.locate({ _tag: "After", id: positions[1]! }, [Namespace.root])
+      const found = yield* reader.history!.locate({ _tag: "After", id: positions[1]! }, positions[1]!, [Namespace.root])
       assert.strictEqual(found, positions[1])
     }).pipe(quiet)
   )
@@ -163,7 +163,7 @@ describe("EventLog on Redis, when something fails", () => {
         yield* one.sees("2")
         assert.deepStrictEqual(one.seen, ["1", "restarted", "2"])
         const { history } = one
-        const found = yield* history!.locate({ _tag: "After", id: old! }, [Namespace.root])
+        const found = yield* history!.locate({ _tag: "After", id: old! }, fresh!, [Namespace.root])
         assert.deepInclude(found, { _tag: "Gap", reason: "restarted", oldest: fresh })
         assert.deepInclude(yield* history!.read({ after: old!, upTo: fresh!, namespaces: [Namespace.root] }), {
           _tag: "Gap",
@@ -209,12 +209,12 @@ describe("EventLog on Redis, when something fails", () => {
         way.cut()
       }
       for (const one of nodes) yield* one.sees("restarted")
-      yield* nodes[1]!.say("3")
+      const [after] = yield* nodes[1]!.say("3")
       for (const one of nodes) {
         yield* one.sees("3")
         assert.deepStrictEqual(one.seen, ["1", "2", "restarted", "3"])
         for (const id of [kept!, lost!]) {
-          const found = yield* one.history!.locate({ _tag: "After", id }, [Namespace.root])
+          const found = yield* one.history!.locate({ _tag: "After", id }, after!, [Namespace.root])
           assert.deepInclude(found, { _tag: "Gap", reason: "restarted" })
         }
       }

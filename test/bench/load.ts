@@ -20,6 +20,8 @@ export interface LoadOptions {
   readonly path?: string
   /** When set, client k subscribes to the k-th of many namespaces, and numbers are not checked. */
   readonly namespaces?: number
+  /** It asks for them with a wildcard in front. */
+  readonly wildcards?: boolean
   /** What to ask for; without it, only connect and stay for `idleSeconds`. */
   readonly broadcast?: {
     readonly rate: number
@@ -32,6 +34,11 @@ export interface LoadOptions {
   readonly idleSeconds?: number
   /** Do what the admin page does, and scrape the metrics every second. */
   readonly operator?: boolean
+  /**
+   * So many further clients that come at once when the broadcast begins, each with the position that is so many events back:
+   * these are published before, to a namespace below, of which alone such a client gets events; they are not counted.
+   */
+  readonly resume?: { readonly clients: number; readonly events: number }
   /** When set, wait for a line on standard input between connecting and broadcasting, and tell when it is warm. */
   readonly handshake?: boolean
 }
@@ -50,6 +57,8 @@ export interface LoadResult {
   readonly p50: number
   readonly p99: number
   readonly max: number
+  /** From the first connect of those who resume until all have what they missed; -1 if some have not. */
+  readonly resumeSeconds: number
   /** This process's share of a core while events came. */
   readonly clientCpu: number
 }
@@ -113,11 +122,19 @@ class Client {
   private block = Buffer.allocUnsafe(headLength + 64)
   private blockLength = 0
   private eventLength = 0
+  /** Bytes of an event in front of its data: an id, if there are any. */
+  private lead = 0
+  /** The first id that it was told. */
+  id: string | undefined
   private base: number | undefined
   private count = 0
   private ok = true
 
-  constructor(private readonly onHead: () => void) {}
+  /** @param missed how many events it is to get that are not counted */
+  constructor(
+    private readonly onHead: () => void,
+    private readonly missed = 0
+  ) {}
 
   read(bytes: Buffer): void {
     let at = 0
@@ -161,9 +178,11 @@ class Client {
     let first = -1
     let last = -1
     while (at < end) {
-      if (this.blockLength === 0 && this.eventLength > 0 && bytes[at] === 100) {
+      const begin = this.lead === 0 ? 100 : 105
+      if (this.blockLength === 0 && this.eventLength > 0 && bytes[at] === begin) {
         const count = Math.floor((end - at) / this.eventLength)
-        if (count > 0 && bytes[at + (count - 1) * this.eventLength] === 100) {
+        // An id that has grown by a digit moves all that is behind it.
+        if (count > 0 && this.isEvent(bytes, at + (count - 1) * this.eventLength)) {
           if (first === -1) first = at
           last = at + (count - 1) * this.eventLength
           at += count * this.eventLength
@@ -174,6 +193,11 @@ class Client {
       at = this.slow(bytes, at, end)
     }
     if (whole > 0) this.take(whole, bytes, first, last)
+  }
+
+  private isEvent(bytes: Buffer, at: number): boolean {
+    const data = at + this.lead
+    return bytes[data] === 100 && bytes[data + 4] === 58 && bytes[at + this.eventLength - 2] === 10
   }
 
   /** Byte by byte: comments, other fields, and events cut by the end of a read. */
@@ -188,8 +212,11 @@ class Client {
         this.blockLength = 0
         this.previous = 0
         const data = this.block.subarray(0, Math.min(length, headLength)).indexOf("data:")
-        if (length >= headLength && data === 0) {
+        const hasId = length > 3 && this.block[0] === 105
+        if (hasId) this.id ??= this.block.toString("latin1", 3, this.block.indexOf(10))
+        if (length >= headLength && (data === 0 || (hasId && data === this.block.indexOf(10) + 1))) {
           this.eventLength = length
+          this.lead = data
           this.take(1, this.block, 0, 0)
         } else if (data > 0 && data < 40) {
           this.odd(length)
@@ -214,20 +241,32 @@ class Client {
 
   private take(count: number, bytes: Buffer, first: number, last: number): void {
     const now = monotonicMicros()
-    const firstNumber = digits(bytes, first + numberAt, 10)
+    const { lead } = this
+    const firstNumber = digits(bytes, first + lead + numberAt, 10)
     this.note(count, firstNumber)
+    if (this.missed > 0) return
     if (
       last !== first &&
       options.namespaces === undefined &&
-      digits(bytes, last + numberAt, 10) !== firstNumber + count - 1
+      digits(bytes, last + lead + numberAt, 10) !== firstNumber + count - 1
     ) {
       this.ok = false
     }
-    latencies.add(now - digits(bytes, first + timeAt, 16), count / 2)
-    latencies.add(now - digits(bytes, last + timeAt, 16), count / 2)
+    latencies.add(now - digits(bytes, first + lead + timeAt, 16), count / 2)
+    latencies.add(now - digits(bytes, last + lead + timeAt, 16), count / 2)
   }
 
   private note(count: number, firstNumber: number): void {
+    if (this.missed > 0) {
+      // Behind what it missed the numbers begin anew, with those of the broadcast.
+      if (this.count < this.missed && firstNumber !== this.count) this.ok = false
+      const before = this.count
+      this.count += count
+      if (before < this.missed && this.count >= this.missed && ++resumed === options.resume?.clients) {
+        resumedAt = performance.now()
+      }
+      return
+    }
     if (this.base === undefined) this.base = firstNumber
     if (options.namespaces === undefined && firstNumber - this.base !== this.count) {
       this.ok = false
@@ -254,14 +293,18 @@ const request = (path: string, extra = "") =>
   `GET ${path} HTTP/1.1\r\nHost: 127.0.0.1:${options.port}\r\nAccept: text/event-stream\r\n${extra}\r\n`
 
 const clients: Array<Client> = []
+const resuming: Array<Client> = []
+let resumed = 0
+let resumeBegan = 0
+let resumedAt = 0
 
-const open = (target: string): Promise<void> =>
+/** @param missed how many events it is to get that are not counted; with the id that it comes with, if it has one */
+const open = (target: string, missed = 0, lastId?: string): Promise<Client> =>
   new Promise((resolve, reject) => {
     const client = new Client(() => {
       connected++
-      resolve()
-    })
-    clients.push(client)
+      resolve(client)
+    }, missed)
     const socket = Net.connect({
       port: options.port,
       host: "127.0.0.1",
@@ -275,7 +318,9 @@ const open = (target: string): Promise<void> =>
         }
       }
     })
-    socket.once("connect", () => socket.write(request(target)))
+    socket.once("connect", () =>
+      socket.write(request(target, lastId === undefined ? "" : `Last-Event-ID: ${lastId}\r\n`))
+    )
     socket.on("error", reject)
     socket.on("close", () => {
       closed++
@@ -295,15 +340,21 @@ const openStalled = (): Promise<void> =>
   })
 
 const pathOf = (k: number): string =>
-  options.namespaces === undefined ? path : `/subscribe${namespaceOf(k % options.namespaces)}`
+  options.namespaces === undefined
+    ? path
+    : `/subscribe${namespaceOf(k % options.namespaces).replace(/^\/bench/, options.wildcards === true ? "/*" : "/bench")}`
+
+const openSo = async (count: number, into: Array<Client>, open: (k: number) => Promise<Client>): Promise<void> => {
+  let next = 0
+  const worker = async () => {
+    while (next < count) into.push(await open(next++))
+  }
+  await Promise.all(Array.from({ length: Math.min(2000, count) }, worker))
+}
 
 const openAll = async (): Promise<number> => {
   const start = performance.now()
-  let next = 0
-  const worker = async () => {
-    while (next < options.clients) await open(pathOf(next++))
-  }
-  await Promise.all(Array.from({ length: Math.min(2000, options.clients) }, worker))
+  await openSo(options.clients, clients, (k) => open(pathOf(k)))
   const seconds = (performance.now() - start) / 1000
   await Promise.all(Array.from({ length: options.stalled ?? 0 }, openStalled))
   return seconds
@@ -352,15 +403,30 @@ const main = async () => {
     const total = Math.round(wanted.rate * wanted.seconds)
     expected = options.namespaces === undefined ? total * options.clients : total
     const query = `rate=${wanted.rate}&secs=${wanted.seconds}&size=${wanted.size}${wanted.namespaces === undefined ? "" : `&namespaces=${wanted.namespaces}`}`
-    if (options.warmup !== undefined) {
-      const { rate, seconds } = options.warmup
-      trigger(`rate=${rate}&secs=${seconds}&size=${wanted.size}`)
+    const before = async (rate: number, seconds: number, to = "") => {
+      trigger(`rate=${rate}&secs=${seconds}&size=${wanted.size}${to}`)
       const all = Math.round(rate * seconds) * options.clients
       for (let waited = 0; events < all && waited < 5000; waited += 20) await sleep(20)
       for (const client of clients) client.restart()
       latencies.clear()
       events = firstAt = 0
-      if (options.handshake === true) say("warm")
+    }
+    if (options.warmup !== undefined) {
+      await before(options.warmup.rate, options.warmup.seconds)
+    }
+    let lastId: string | undefined
+    if (options.resume !== undefined) {
+      // Where the hub is now is where the next to connect is told to be.
+      const last = await open(path, Infinity)
+      while (last.id === undefined) await sleep(5)
+      lastId = last.id
+      await before(options.resume.events * 5, 0.2, "&to=/bench/past")
+    }
+    if (options.warmup !== undefined && options.handshake === true) say("warm")
+    const { resume } = options
+    if (resume !== undefined && resume.clients > 0) {
+      resumeBegan = performance.now()
+      void openSo(resume.clients, resuming, () => open(`${path}/past`, resume.events, lastId))
     }
     trigger(query)
     cpu = process.cpuUsage()
@@ -377,9 +443,10 @@ const main = async () => {
     connectSeconds,
     events,
     expected,
-    broken: clients.filter((client) => client.isBroken).length,
+    broken: [...clients, ...resuming].filter((client) => client.isBroken).length,
     closed,
     spanSeconds: span,
+    resumeSeconds: resumedAt === 0 ? (resumeBegan === 0 ? 0 : -1) : (resumedAt - resumeBegan) / 1000,
     eventsPerSecond: span > 0 ? events / span : 0,
     p50: latencies.quantile(0.5) / 1000,
     p99: latencies.quantile(0.99) / 1000,

@@ -22,7 +22,7 @@ const { values } = parseArgs({
     json: { type: "boolean", default: false },
     svg: { type: "string" },
     repeat: { type: "string", default: "3" },
-    scenarios: { type: "string", default: "a,b,c,d,e,f,g,h" },
+    scenarios: { type: "string", default: "a,b,c,d,e,f,g,h,o" },
     servers: { type: "string" },
     cold: { type: "boolean", default: false },
     peer: { type: "string", multiple: true, default: [] }
@@ -31,6 +31,7 @@ const { values } = parseArgs({
 
 const ours = nodeServer("effect-sse", "effect-sse")
 const portable = nodeServer("effect-sse portable", "effect-sse", "portable")
+const history = nodeServer("effect-sse history", "effect-sse", "history")
 const write = nodeServer("node res.write", "node-write")
 const joined = nodeServer("node joined socket", "node-joined")
 const has = (program: string) => {
@@ -44,6 +45,7 @@ const has = (program: string) => {
 const all: ReadonlyArray<Server> = [
   ours,
   portable,
+  history,
   write,
   joined,
   nodeServer("better-sse", "better-sse"),
@@ -147,13 +149,14 @@ const crowd = async (server: Server): Promise<Row> => {
   return { p50: round(result.p50), p99: round(result.p99), cpuSeconds: round(result.cpuSeconds), lost: lost(result) }
 }
 
-/** Publishes to the same 100 namespaces, with so many others that are listened to. */
-const namespaces = async (others: number): Promise<Row> => {
+/** Publishes to the same 100 namespaces, with so many others that are listened to; all with a wildcard, if they are. */
+const namespaces = async (others: number, wildcards = false): Promise<Row> => {
   const seconds = 4
   const rate = 20_000
   const result = await measure(ours, {
     clients: 100 + others,
     namespaces: 100 + others,
+    wildcards,
     broadcast: { rate, seconds, size: 64, namespaces: 100 }
   })
   return {
@@ -191,6 +194,25 @@ const stalled = async (server: Server, count: number): Promise<Row> => {
     broadcast: { rate: 1000, seconds: 8, size: 1024 }
   })
   return { p99: round(result.p99), lost: lost(result), rssMb: megabytes(result.rssAfter) }
+}
+
+/** Clients that come at once and are given the last 1,000 events, beside 1,000 that get 20 events/s. */
+const resumption = async (clients: number): Promise<Row> => {
+  const result = await measure(history, {
+    clients: 1000,
+    resume: { clients, events: 1000 },
+    ...warmup(20),
+    broadcast: { rate: 20, seconds: 10, size: 64 }
+  })
+  return {
+    resumeSeconds: round(result.resumeSeconds),
+    liveP50: round(result.p50),
+    liveP99: round(result.p99),
+    liveMax: round(result.max),
+    cpuSeconds: round(result.cpuSeconds),
+    lost: lost(result),
+    loadCpu: round(result.clientCpu)
+  }
 }
 
 const single = async (server: Server): Promise<Row> => {
@@ -258,7 +280,9 @@ const full = async () => {
   await scenario("d", "(d) 5 events/s to 10,000 clients, 5 s", () => each(crowd))
   await scenario("e", "(e) 20,000 publishes/s to 100 namespaces, beside others that are listened to", async () => ({
     "100 others": await times("100 others", () => namespaces(100)),
-    "9,900 others": await times("9,900 others", () => namespaces(9900))
+    "9,900 others": await times("9,900 others", () => namespaces(9900)),
+    "100 others, wildcards": await times("100 others, wildcards", () => namespaces(100, true)),
+    "9,900 others, wildcards": await times("9,900 others, wildcards", () => namespaces(9900, true))
   }))
   await scenario("e", "(e) 20,000 publishes/s to random ones of 10,000 namespaces, a client each", async () => ({
     "effect-sse": await times("10,000 namespaces", manyNamespaces)
@@ -269,7 +293,15 @@ const full = async () => {
   await scenario("f", "(f) the same, and 10 that do not read", () => each((server) => stalled(server, 10)))
   await scenario(
     "h",
-    "(h) as (a) for 10 s, with the admin page open and the metrics scraped every second",
+    "(h) 20 events/s to 1,000 clients for 10 s, with history; 10,000 others come at once from 1,000 events back",
+    async () => ({
+      "nobody resumes": await times("nobody resumes", () => resumption(0)),
+      "10,000 resume": await times("10,000 resume", () => resumption(10_000))
+    })
+  )
+  await scenario(
+    "o",
+    "(o) as (a) for 10 s, with the admin page open and the metrics scraped every second",
     async () => ({
       "nobody looks": await times("nobody looks", () => operated(false)),
       "page and metrics": await times("page and metrics", () => operated(true))

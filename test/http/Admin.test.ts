@@ -1,8 +1,10 @@
-import { HttpApp, HttpServerRequest, HttpServerResponse } from "@effect/platform"
+import { HttpApp, HttpRouter, HttpServer, HttpServerResponse } from "@effect/platform"
+import { NodeHttpServer } from "@effect/platform-node"
 import { assert, describe, it } from "@effect/vitest"
 import type { Connection } from "effect-sse"
-import { Namespace, SseHub, SseLayer, SseRoutes } from "effect-sse"
-import { Effect, Schema, Stream, TestClock } from "effect"
+import { Namespace, SseError, SseHub, SseLayer, SseRoutes } from "effect-sse"
+import { Effect, Layer, Schema, Stream, TestClock } from "effect"
+import { createServer } from "node:http"
 import { connect, request } from "../support/rawClient.js"
 import { eventually, port, serverLayer } from "../support/server.js"
 import { version } from "../../src/internal/version.js"
@@ -40,7 +42,7 @@ interface Ours {
     readonly publishes: number
   }>
   readonly recent_disconnects: ReadonlyArray<{ readonly reason: string }>
-  readonly connections: ReadonlyArray<{ readonly id: number; readonly metadata?: unknown }>
+  readonly connections: ReadonlyArray<{ readonly id: number; readonly principal?: string; readonly metadata?: unknown }>
 }
 
 /** A client that reads at once. */
@@ -52,14 +54,15 @@ const fake = (): Connection.Connection => ({
   onClose: () => {}
 })
 
-const join = (path: string, about: { readonly address?: string; readonly metadata?: unknown } = {}) =>
+const join = (path: string, { address, metadata }: { readonly address?: string; readonly metadata?: unknown } = {}) =>
   Effect.flatMap(SseHub.SseHub, (hub) =>
     hub.connect({
       namespaces: [Namespace.make(path)],
       connection: fake(),
       requestPath: `/subscribe${path}`,
       userAgent: "test",
-      ...about
+      address,
+      ...(metadata === undefined ? {} : { principal: { id: "one", metadata } })
     })
   )
 
@@ -148,8 +151,11 @@ describe("Admin", () => {
           ]
         )
         assert.deepStrictEqual(
-          status.connections.map(({ metadata }) => metadata),
-          [{ user: "Ann", level: 3 }, "(not JSON)"]
+          status.connections.map(({ metadata, principal }) => [principal, metadata]),
+          [
+            ["one", { user: "Ann", level: 3 }],
+            ["one", "(not JSON)"]
+          ]
         )
         const below = yield* ours(yield* get("/admin/status.json?namespace=/c"))
         assert.deepStrictEqual([below.namespaces.length, below.connections.length], [1, 0])
@@ -310,11 +316,12 @@ describe("Admin", () => {
       }).pipe(
         Effect.provide(
           serverLayer({
-            admin: Effect.map(HttpServerRequest.HttpServerRequest, ({ headers }) =>
+            admin: ({ headers }) =>
               headers["cookie"] === undefined
-                ? HttpServerResponse.empty({ status: 401, headers: { "www-authenticate": "Basic" } })
+                ? Effect.fail(HttpServerResponse.empty({ status: 401, headers: { "www-authenticate": "Basic" } }))
                 : headers["cookie"] === "operator=yes"
-            )
+                  ? Effect.succeed({ id: "operator" })
+                  : new SseError.Refused({ kind: "forbidden", reason: "not an operator" })
           })
         )
       )
@@ -398,6 +405,41 @@ describe("Admin", () => {
       }).pipe(Effect.provide(serverLayer()))
     )
 
+    it.scopedLive("ends who takes nothing for the stall timeout, and nobody else", () =>
+      Effect.gen(function* () {
+        yield* HttpServer.serveEffect(Effect.orDie(yield* HttpRouter.toHttpApp(SseRoutes.router())))
+        const listening = yield* port
+        const open = (path: string) =>
+          Effect.tap(connect(listening, path), (client) => client.until((body) => body !== ""))
+        const watching = yield* open("/admin/watch/a")
+        const stuck = yield* Effect.forEach(["/admin/watch/a?stuck", "/admin/events?stuck"], open)
+        const start = performance.now()
+        yield* Effect.forEach(stuck, (client) => client.ended, { concurrency: "unbounded" })
+        assert.isAtLeast(performance.now() - start, 300 - 50)
+        const hub = yield* SseHub.SseHub
+        yield* hub.publish({ namespace: "/a", data: "still here" })
+        yield* watching.until((body) => body.includes("still here"))
+      }).pipe(
+        Effect.scoped,
+        Effect.provide(
+          Layer.provideMerge(
+            NodeHttpServer.layer(
+              () =>
+                // What a full network looks like to who writes.
+                createServer().on("request", ({ url }, response) => {
+                  const { write } = response
+                  if (url?.endsWith("?stuck") === true) {
+                    response.write = (...args: ReadonlyArray<unknown>) => Reflect.apply(write, response, args) && false
+                  }
+                }),
+              { port: 0 }
+            ),
+            SseHub.layer({ stallTimeout: "300 millis" })
+          )
+        )
+      )
+    )
+
     it.scopedLive("watches a namespace and what is below, a bounded number at a time", () =>
       Effect.gen(function* () {
         const hub = yield* SseHub.SseHub
@@ -448,7 +490,11 @@ describe("Admin", () => {
         }
       )
     }).pipe(
-      Effect.provide(serverLayer({ clientMetadata: ({ headers }) => Effect.succeed({ user: headers["cookie"] }) }))
+      Effect.provide(
+        serverLayer({
+          subscribe: ({ headers }) => Effect.succeed({ id: "ann", metadata: { user: headers["cookie"] } })
+        })
+      )
     )
   )
 

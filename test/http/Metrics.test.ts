@@ -3,7 +3,7 @@ import { Namespace, SseHub, SseMetrics } from "effect-sse"
 import { Effect, Metric, MetricBoundaries } from "effect"
 import parsePrometheus from "parse-prometheus-text-format"
 import { format } from "../../src/internal/prometheus.js"
-import { connect, request } from "../support/rawClient.js"
+import { connect, type RawOptions, request } from "../support/rawClient.js"
 import { eventually, port, serverLayer } from "../support/server.js"
 
 interface Parsed {
@@ -67,6 +67,38 @@ describe("GET /metrics", () => {
         assert.isAtLeast(value(after, "sse_event_loop_delay_seconds", { quantile: "0.99" }), 0)
       }
     }).pipe(Effect.provide(serverLayer()))
+  )
+
+  it.scopedLive("counts publishes that are refused, by the reason", () =>
+    Effect.gen(function* () {
+      const listening = yield* port
+      const count = (reason: keyof typeof SseMetrics.publishRefusalTags) =>
+        SseMetrics.publishRefusals.unsafeValue(SseMetrics.publishRefusalTags[reason]).count
+      const publish = (options: RawOptions) =>
+        request(listening, "/publish/a", {
+          method: "POST",
+          body: "x",
+          ...options,
+          headers: { Authorization: "Bearer secret", ...options.headers }
+        })
+      for (const [reason, status, options] of [
+        ["invalid", 400, { headers: { "Content-Type": "application/x-ndjson" } }],
+        ["unauthorized", 401, { headers: { Authorization: "" } }],
+        ["forbidden", 403, { headers: { Authorization: "Bearer wrong" } }],
+        ["method", 405, { method: "PUT" }],
+        ["too-large", 413, { body: "x".repeat(1001) }],
+        ["media-type", 415, { headers: { "Content-Type": "image/png" } }],
+        ["too-many", 429, {}]
+      ] as const) {
+        const before = count(reason)
+        assert.strictEqual((yield* publish(options)).status, status)
+        assert.strictEqual(count(reason), before + 1, reason)
+        // From here on the second's share is used.
+        if (reason === "media-type") assert.strictEqual((yield* publish({})).status, 202)
+      }
+      const { body } = yield* request(listening, "/metrics")
+      assert.match(body, /^sse_publish_refusals_total\{reason="too-many"\} [1-9]/m)
+    }).pipe(Effect.provide(serverLayer({ maxBodyBytes: 1000, maxPublishesPerSecond: 0.01 })))
   )
 
   it.effect("writes every kind of metric, and hostile names and values, as the format demands", () =>

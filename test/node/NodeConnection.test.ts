@@ -3,7 +3,7 @@ import { NodeHttpServer, NodeHttpServerRequest } from "@effect/platform-node"
 import { assert, describe, it } from "@effect/vitest"
 import { SseHub, SseLayer, SseRoutes } from "effect-sse"
 import * as NodeConnection from "effect-sse/node/NodeConnection"
-import { Deferred, Effect, Fiber, Layer, Schedule } from "effect"
+import { Deferred, Effect, Fiber, Layer, Schedule, Stream } from "effect"
 import * as Http from "node:http"
 import * as Http2 from "node:http2"
 import { eventually, port, serverLayer } from "../support/server.js"
@@ -186,6 +186,64 @@ describe("NodeConnection", () => {
       }).pipe(Effect.provide(serverLayer()))
     )
   }
+
+  for (const [when, hook] of [
+    ["at once", undefined],
+    ["after a while", () => Effect.delay(Effect.succeed({ id: "a" }), "50 millis")]
+  ] as const) {
+    it.scopedLive(`the same for routes of an app, behind a stream that begins ${when}`, () =>
+      Effect.gen(function* () {
+        const app = HttpRouter.empty.pipe(
+          HttpRouter.get("/ended", HttpServerResponse.text("x".repeat(1000))),
+          HttpRouter.get("/endless", HttpServerResponse.stream(Stream.never)),
+          HttpRouter.get("/never", Effect.never),
+          HttpRouter.concat(SseRoutes.router(hook === undefined ? {} : { subscribe: hook }))
+        )
+        yield* HttpServer.serveEffect(Effect.orDie(yield* HttpRouter.toHttpApp(app)))
+        const listening = yield* port
+        const roots = Effect.map(Fiber.roots, (fibers) => Array.from(fibers).length)
+        const once = Effect.scoped(
+          Effect.gen(function* () {
+            const client = yield* connect(listening, "/subscribe/a", {
+              body: rawRequest("/ended") + rawRequest("/endless") + rawRequest("/never") + rawRequest("/subscribe/b"),
+              headers: { "Content-Length": "0" }
+            })
+            const { body } = yield* client.ended
+            assert.notInclude(body, "xx")
+          })
+        )
+        yield* once
+        yield* clientCount(0)
+        const before = yield* roots
+        yield* Effect.repeatN(once, 19)
+        yield* clientCount(0)
+        yield* eventually(Effect.map(roots, (count) => count <= before + 2))
+      }).pipe(
+        Effect.scoped,
+        Effect.provide(Layer.provideMerge(NodeHttpServer.layer(Http.createServer, { port: 0 }), SseLayer))
+      )
+    )
+  }
+
+  it.scopedLive("answers pipelined requests in their order when none is a stream, and a stream as the last", () =>
+    Effect.gen(function* () {
+      const hub = yield* SseHub.SseHub
+      const client = yield* connect(yield* port, "/healthz", {
+        body: rawRequest("/nothing") + rawRequest("/subscribe/b"),
+        headers: { "Content-Length": "0" }
+      })
+      const received: Array<Buffer> = []
+      client.socket.on("data", (data) => received.push(data))
+      const text = () => Buffer.concat(received).toString()
+      yield* clientCount(1)
+      yield* hub.publish({ namespace: "/b", data: "x" })
+      yield* eventually(Effect.sync(() => text().includes("data:x")))
+      assert.deepStrictEqual(
+        Array.from(text().matchAll(/HTTP\/1\.1 (\d+)/g), ([, status]) => status),
+        ["200", "404", "200"]
+      )
+    }).pipe(Effect.provide(serverLayer()))
+  )
 
   it.scopedLive("takes an absolute URL, and answers no error into an open stream", () =>
     Effect.gen(function* () {

@@ -109,6 +109,23 @@ describe("SseServer", () => {
     }).pipe(Effect.provide(serverLayer({ maxBodyBytes: 10_000 })))
   )
 
+  it.scopedLive("takes heads of maxHeaderBytes, URL and headers together, and answers 431 to larger ones", () =>
+    Effect.gen(function* () {
+      const listening = yield* port
+      const status = (path: string, headers: Record<string, string> = {}) =>
+        connect(listening, path, { headers }).pipe(
+          Effect.flatMap(({ head }) => head),
+          Effect.map((head) => Number(head.split(" ")[1])),
+          Effect.scoped
+        )
+      assert.strictEqual(yield* status("/subscribe/a", { X: "x".repeat(800) }), 200)
+      assert.strictEqual(yield* status("/subscribe/a", { X: "x".repeat(1200) }), 431)
+      assert.strictEqual(yield* status(`/subscribe/a?${"x".repeat(800)}`), 200)
+      assert.strictEqual(yield* status(`/subscribe/a?${"x".repeat(1200)}`), 431)
+      assert.strictEqual(yield* status(`/subscribe/a?${"x".repeat(600)}`, { X: "x".repeat(600) }), 431)
+    }).pipe(Effect.provide(serverLayer({ maxHeaderBytes: 1024 })))
+  )
+
   it.scopedLive("logs a line for each connect and disconnect", () =>
     Effect.gen(function* () {
       const lines: Array<Record<string, unknown>> = []

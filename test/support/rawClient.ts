@@ -26,6 +26,7 @@ export interface RawOptions {
   readonly keep?: (piece: string) => string
   /** Do not read the answer. */
   readonly paused?: boolean
+  readonly host?: string
 }
 
 export const rawRequest = (path: string, options: RawOptions = {}): string => {
@@ -45,7 +46,7 @@ export const connect = (
 ): Effect.Effect<RawClient, Disconnected, Scope.Scope> =>
   Effect.acquireRelease(
     Effect.async<Net.Socket, Disconnected>((resume) => {
-      const socket = Net.connect(port, "127.0.0.1", () => resume(Effect.succeed(socket)))
+      const socket = Net.connect(port, options.host ?? "127.0.0.1", () => resume(Effect.succeed(socket)))
       socket.once("error", (error) => resume(Effect.fail(new Disconnected(error))))
     }),
     (socket) => Effect.sync(() => socket.destroy())

@@ -9,7 +9,8 @@ import type { ClientStatus } from "../../HubClient.js"
 import type { Sample } from "../../HubStatus.js"
 import { turn } from "../../internal/eventLoop.js"
 import { version } from "../../internal/version.js"
-import * as Namespace from "../../Namespace.js"
+import * as NamespacePattern from "../../NamespacePattern.js"
+import type * as Schemas from "../schemas.js"
 import type { SseHub } from "../../SseHub.js"
 
 type Hub = SseHub["Type"]
@@ -20,8 +21,8 @@ export interface Query {
   /** Only those that connected behind the one with this id. Only with `sort` by age. */
   readonly after: number
   /** Only those that listen to it or below it, and only the namespaces from it down. */
-  readonly namespace: Namespace.Namespace
-  /** Only those whose address, user agent, path or metadata has this text, in any case. */
+  readonly namespace: NamespacePattern.NamespacePattern
+  /** Only those whose address, user agent, path, principal or metadata has this text, in any case. */
   readonly filter: string
   readonly sort: Sort
 }
@@ -41,12 +42,16 @@ const slice = 1000
 const seconds = (millis: number) => Math.floor(millis / 1000)
 
 /** What is said of the hub as a whole. */
-export const summary = (hub: Hub, node: string, below: Namespace.Namespace) =>
+export const summary = (
+  hub: Hub,
+  node: string,
+  below: NamespacePattern.NamespacePattern
+): Effect.Effect<typeof Schemas.Summary.Encoded> =>
   Effect.gen(function* () {
     const now = yield* Clock.currentTimeMillis
     const status = yield* hub.status
     const { recentEnds, samples } = yield* hub.activity
-    const used = (yield* hub.namespaces).filter(({ namespace }) => Namespace.matches(below, namespace))
+    const used = (yield* hub.namespaces).filter(({ namespace }) => NamespacePattern.covers(below, namespace))
     const last = samples.at(-1)
     return {
       // The Go server's.
@@ -140,12 +145,13 @@ const select = (clients: ReadonlyArray<ClientStatus>, query: Query): Effect.Effe
   Effect.gen(function* () {
     const text = query.filter.toLowerCase()
     const matches = (client: ClientStatus) =>
-      client.namespaces.some((one) => Namespace.matches(query.namespace, one)) &&
+      client.namespaces.some((one) => NamespacePattern.covers(query.namespace, one)) &&
       (text === "" ||
         [
           client.address,
           client.userAgent,
           client.requestPath,
+          client.principal ?? "",
           client.metadata === undefined ? "" : json(client.metadata)
         ].some((value) => value.toLowerCase().includes(text)))
     const found: Array<ClientStatus> = []
@@ -158,7 +164,7 @@ const select = (clients: ReadonlyArray<ClientStatus>, query: Query): Effect.Effe
     return found
   })
 
-const connection = (client: ClientStatus) => ({
+const connection = (client: ClientStatus): typeof Schemas.Connection.Encoded => ({
   // The Go server's.
   request_path: client.requestPath,
   namespace: client.namespaces.join(" "),
@@ -170,6 +176,7 @@ const connection = (client: ClientStatus) => ({
   id: client.id,
   bytes_sent: client.bytes,
   pending_bytes: client.pendingBytes,
+  ...(client.principal === undefined ? {} : { principal: client.principal }),
   ...(client.metadata === undefined ? {} : { metadata: JSON.parse(json(client.metadata)) as unknown })
 })
 

@@ -5,8 +5,7 @@
  */
 import * as Effect from "effect/Effect"
 import type { Gap, History, LogEntry, Page, Start } from "../../EventLog.js"
-import type { Namespace } from "../../Namespace.js"
-import * as Ns from "../../Namespace.js"
+import { matchesAny, type NamespacePattern } from "../../NamespacePattern.js"
 import type { EventLogError } from "../../SseError.js"
 import type { Life } from "./life.js"
 import type { Failure, Link } from "./link.js"
@@ -24,9 +23,6 @@ const pageLength = 128 * 1024
 
 /** Entries that are looked at, from the last one back, for the last few of some namespaces. */
 const maxScanned = 16 * pageSpan
-
-const matches = (namespaces: ReadonlyArray<Namespace>, published: Namespace): boolean =>
-  namespaces.some((namespace) => Ns.matches(namespace, published))
 
 interface Found {
   readonly base: Place
@@ -75,7 +71,7 @@ export const make = (
   const behind = (n: number, { base, last }: Found): string =>
     Position.toText(n <= base.n ? base : n >= last.n ? last : { ...base, n, ms: 0 })
 
-  const resume = (id: string): Effect.Effect<string | Gap, Failure> => {
+  const resume = (id: string, upTo: string): Effect.Effect<string | Gap, Failure> => {
     const place = Position.parse(id)
     const here = reader.here()
     if (place !== undefined && place.epoch === here.epoch) {
@@ -91,12 +87,16 @@ export const make = (
       if (place.n > last.n || place.n < base.n) return gap("unknown", found)
       const there = place.n === last.n ? last.ms : place.n === base.n ? base.ms : ms
       if (!Position.isSame(there, place.ms)) return gap("restarted", found)
-      return there === 0 && place.n < first.n - 1 && place.n < last.n ? gap("expired", found) : id
+      if (there !== 0 || place.n >= first.n - 1 || place.n === last.n) return id
+      // One that is ahead of this node is told when this node finds that it cannot read on.
+      const reached = Position.parse(upTo)
+      return reached?.epoch === base.epoch && place.n >= reached.n ? id : gap("expired", found)
     })
   }
 
-  const lastEvents = (events: number, namespaces: ReadonlyArray<Namespace>): Effect.Effect<string, Failure> =>
+  const lastEvents = (events: number, namespaces: ReadonlyArray<NamespacePattern>): Effect.Effect<string, Failure> =>
     Effect.gen(function* () {
+      const isWanted = matchesAny(namespaces)
       const found = yield* look("", "", "")
       const first = found.first.n
       let n = found.last.n
@@ -109,17 +109,21 @@ export const make = (
           n = Position.idOf(raw).n - 1
           if (Position.isMark(raw)) continue
           const entry = Position.decode(raw, found.base.epoch)
-          if (entry.isKept && matches(namespaces, entry.namespace) && --left === 0) break
+          if (entry.isKept && isWanted(entry.namespace) && --left === 0) break
         }
         if (raws.length === 0) break
       }
       return behind(n, found)
     })
 
-  const locate = (start: Start, namespaces: ReadonlyArray<Namespace>): Effect.Effect<string | Gap, Failure> => {
+  const locate = (
+    start: Start,
+    upTo: string,
+    namespaces: ReadonlyArray<NamespacePattern>
+  ): Effect.Effect<string | Gap, Failure> => {
     switch (start._tag) {
       case "After":
-        return resume(start.id)
+        return resume(start.id, upTo)
       case "Last":
         return lastEvents(start.events, namespaces)
       case "Earliest":
@@ -171,12 +175,13 @@ export const make = (
       const end = Math.min(b.n, (Math.floor(a.n / pageSpan) + 1) * pageSpan)
       return Effect.map(range(a.epoch, a.n + 1, end), (all) => {
         if ("_tag" in all) return all
+        const isWanted = matchesAny(namespaces)
         const entries: Array<LogEntry> = []
         let length = 0
         let last = all[0]!
         for (const entry of all) {
           last = entry
-          if (!entry.isKept || !matches(namespaces, entry.namespace)) continue
+          if (!entry.isKept || !isWanted(entry.namespace)) continue
           entries.push(entry)
           if ((length += entry.text.length) > pageLength) break
         }
@@ -186,13 +191,14 @@ export const make = (
     }).pipe(Effect.mapError(failed))
 
   return {
-    locate: (start, namespaces) => Effect.mapError(locate(start, namespaces), failed),
+    locate: (start, upTo, namespaces) => Effect.mapError(locate(start, upTo, namespaces), failed),
     read,
     latest: (upTo, namespaces) =>
       Effect.sync(() => {
         const place = Position.parse(upTo)
+        const isWanted = matchesAny(namespaces)
         return Array.from(reader.values.values())
-          .filter(({ n, namespace }) => n <= (place?.n ?? 0) && matches(namespaces, namespace))
+          .filter(({ n, namespace }) => n <= (place?.n ?? 0) && isWanted(namespace))
           .sort((a, b) => a.n - b.n)
       }),
     hasLatest

@@ -1,7 +1,8 @@
 /**
- * This project's hub. `portable` as a further argument: on the portable connection. The publisher is a fiber that
+ * This project's hub. `portable` as a further argument: on the portable connection; `history`: events are
+ * kept and carry ids. The publisher is a fiber that
  * publishes what is due with `publishAll`; on `/bench/start?namespaces=N` it publishes to random ones of
- * `/bench/<a>/<b>/<c>`, N in all.
+ * `/bench/<a>/<b>/<c>`, N in all; on `?to=NAMESPACE` to that one.
  */
 import { HttpMiddleware, HttpRouter, HttpServer, HttpServerRequest, HttpServerResponse } from "@effect/platform"
 import { NodeHttpServer, NodeRuntime } from "@effect/platform-node"
@@ -33,8 +34,10 @@ const Bench = Effect.gen(function* () {
     HttpRouter.get(
       "/bench/start",
       Effect.map(HttpServerRequest.HttpServerRequest, (request) => {
-        const namespaces = Number(new URL(request.url, "http://localhost").searchParams.get("namespaces") ?? 0)
-        const target = () => (namespaces === 0 ? "/bench" : namespaceOf(Math.floor(Math.random() * namespaces)))
+        const query = new URL(request.url, "http://localhost").searchParams
+        const namespaces = Number(query.get("namespaces") ?? 0)
+        const to = query.get("to") ?? "/bench"
+        const target = () => (namespaces === 0 ? to : namespaceOf(Math.floor(Math.random() * namespaces)))
         broadcast(readBroadcast(request.url), (data) => {
           due.push({ namespace: target(), data })
           some.unsafeOpen()
@@ -49,7 +52,7 @@ const Bench = Effect.gen(function* () {
 Layer.unwrapScoped(Effect.map(Bench, (router) => HttpServer.serve(router))).pipe(
   // As SseServer does.
   HttpMiddleware.withTracerDisabledWhen(() => true),
-  Layer.provide(SseLayer),
+  Layer.provide(process.argv[3] === "history" ? SseHub.layer({ history: { maxEvents: 100_000 } }) : SseLayer),
   Layer.provide(Layer.effectDiscard(Effect.sync(ready))),
   Layer.provide(NodeHttpServer.layer(createServer, { port, host: "127.0.0.1", backlog: 16_384 })),
   Layer.launch,

@@ -5,7 +5,7 @@
 import * as SseServer from "effect-sse/node/SseServer"
 import { SseHub } from "effect-sse"
 import { HttpServer } from "@effect/platform"
-import { Effect, Layer, Logger, LogLevel, ManagedRuntime } from "effect"
+import { Effect, Layer, Logger, LogLevel, ManagedRuntime, Stream } from "effect"
 import { collect } from "../support/broadcast.js"
 
 /** Namespaces at a time, and how long they are in use, in ms. */
@@ -23,8 +23,17 @@ export interface Stats {
   readonly connects: number
   readonly ended: Record<string, number>
   readonly epoch: number
-  /** Of the current epoch, the last number of each namespace. */
-  readonly last: ReadonlyArray<number>
+  /** What was published, as who published it counted. */
+  readonly sent: number
+  /** Clients that ended since the last answer: the name that each gave itself, the events it was given, and why it ended. */
+  readonly gone: ReadonlyArray<readonly [name: string, events: number, reason: string]>
+}
+
+/** The answer to the last question. */
+export interface Final extends Stats {
+  readonly connected: ReadonlyArray<readonly [name: string, events: number]>
+  /** Of each namespace the last number. */
+  readonly last: Record<number, number>
 }
 
 const runtime = ManagedRuntime.make(
@@ -35,24 +44,37 @@ const runtime = ManagedRuntime.make(
 )
 
 let epoch = 0
-let numbers: Array<number> = []
+const last: Record<number, number> = {}
+let sent = 0
 let going = true
+let gone: Array<Stats["gone"][number]> = []
+/** Events a second. */
+const rate = 500
+const begun = performance.now()
 const padding = "x".repeat(200)
 
 const publish = Effect.gen(function* () {
   const hub = yield* SseHub.SseHub
-  const now = Math.floor(performance.now() / epochMillis)
-  if (now !== epoch || numbers.length === 0) {
-    epoch = now
-    numbers = Array.from({ length: width }, () => 0)
-  }
-  yield* hub.publishAll(
-    Array.from({ length: 5 }, () => {
-      const k = Math.floor(Math.random() * width)
-      return { namespace: `/soak/${epoch}/${k}`, data: `${epoch * 100 + k}:${++numbers[k]!}:${padding}` }
+  epoch = Math.floor(performance.now() / epochMillis)
+  const due = Math.floor(((performance.now() - begun) / 1000) * rate) - sent
+  const events = Array.from({ length: due }, () => {
+    const k = Math.floor(Math.random() * width)
+    const key = epoch * 100 + k
+    last[key] = (last[key] ?? 0) + 1
+    return { namespace: `/soak/${epoch}/${k}`, data: `${key}:${last[key]}:${padding}` }
+  })
+  sent += due
+  yield* hub.publishAll(events)
+})
+
+const follow = Effect.gen(function* () {
+  const hub = yield* SseHub.SseHub
+  yield* Stream.runForEach(yield* hub.changes, (change) =>
+    Effect.sync(() => {
+      if (change._tag === "Disconnected") gone.push([change.client.userAgent, change.client.events, change.reason])
     })
   )
-})
+}).pipe(Effect.scoped)
 
 const stats = Effect.gen(function* () {
   const hub = yield* SseHub.SseHub
@@ -61,6 +83,8 @@ const stats = Effect.gen(function* () {
   const resources = process.getActiveResourcesInfo()
   const count = (name: string) => resources.filter((resource) => resource === name).length
   const all = Object.values(ended).reduce((sum, n) => sum + n, 0)
+  const left = gone
+  gone = []
   return {
     heap: process.memoryUsage().heapUsed,
     clients,
@@ -72,17 +96,29 @@ const stats = Effect.gen(function* () {
     connects: clients + all,
     ended,
     epoch,
-    last: numbers
+    sent,
+    gone: left
   } satisfies Stats
+})
+
+const final = Effect.gen(function* () {
+  const hub = yield* SseHub.SseHub
+  const connected = (yield* hub.clients).map(({ events, userAgent }) => [userAgent, events] as const)
+  const { deliveries } = yield* hub.status
+  // Who ended just before is told of in a moment.
+  yield* Effect.sleep("200 millis")
+  return { ...(yield* stats), deliveries, connected, last } satisfies Final
 })
 
 process.on("message", (message) => {
   if (message === "stop") going = false
-  else void runtime.runPromise(stats).then((answer) => process.send!(answer))
+  else
+    void runtime.runPromise<Stats, never>(message === "final" ? final : stats).then((answer) => process.send!(answer))
 })
 process.on("disconnect", () => void runtime.dispose().then(() => process.exit(0)))
 
 const { address } = await runtime.runPromise(HttpServer.HttpServer)
+void runtime.runPromise(follow)
 process.send!({ port: address._tag === "TcpAddress" ? address.port : 0 })
 setInterval(() => {
   if (going) void runtime.runPromise(publish)

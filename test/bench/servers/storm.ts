@@ -13,7 +13,11 @@ HttpServer.addressWith((address) =>
   Effect.provide(
     SseServer.layer({ port: Number(port) }).pipe(
       Layer.provide(
-        SseHub.layer(jitter === "jitter" ? {} : { shutdownRetry: ["1 second", "1 second"], drainWindow: 0 })
+        SseHub.layer(
+          jitter === "jitter"
+            ? {}
+            : { shutdownRetry: ["1 second", "1 second"], drainWindow: 0, maxReturnsPerSecond: 1e9 }
+        )
       ),
       Layer.provide(Logger.minimumLogLevel(LogLevel.Warning))
     )

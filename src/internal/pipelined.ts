@@ -1,0 +1,56 @@
+/**
+ * Requests pipelined behind a stream on the same HTTP/1.1 connection (RFC 9112 section 9.3.2), at whatever route of the app
+ * they are.
+ *
+ * They are never answered: Node keeps their responses back until the one ahead is complete, and tells neither of them when
+ * the connection closes. The platform's fibers would wait for ever. So a connection that has become a stream is closed when
+ * another request is on it, and all responses that are kept back on a connection are ended with it.
+ *
+ * @internal
+ */
+import type { IncomingMessage, ServerResponse } from "node:http"
+import type { Socket } from "node:net"
+
+/** What ends the responses that are kept back, by their connection. */
+const keptBack = new WeakMap<Socket, Set<() => void>>()
+const streams = new WeakSet<Socket>()
+const guarded = new WeakSet<object>()
+
+/** From the first stream of a server on, its requests are looked at; all but those pipelined are passed over. */
+export const guard = (socket: Socket | undefined): void => {
+  const server = socket !== undefined && "server" in socket ? socket.server : undefined
+  if (typeof server !== "object" || server === null || guarded.has(server) || !("prependListener" in server)) return
+  guarded.add(server)
+  // Before the platform's own listener, which begins the fiber.
+  ;(server as NodeJS.EventEmitter).prependListener("request", onRequest)
+}
+
+/** Says that a connection is a stream now. One that already has a further request on it is closed. */
+export const becomeStream = (socket: Socket): void => {
+  streams.add(socket)
+  if ((keptBack.get(socket)?.size ?? 0) > 0) socket.destroy()
+}
+
+const onRequest = (request: IncomingMessage, response: ServerResponse): void => {
+  if (response.socket !== null || request.httpVersionMajor !== 1) return
+  const { socket } = request
+  let ends = keptBack.get(socket)
+  if (ends === undefined) {
+    const made = new Set<() => void>()
+    keptBack.set(socket, (ends = made))
+    socket.once("close", () => made.forEach((end) => end()))
+  }
+  const all = ends
+  // Node's own listener; it takes the response that finishes for the one ahead.
+  const own = response.listeners("finish")
+  const end = () => {
+    if (response.socket !== null) return
+    for (const listener of own) response.off("finish", listener as () => void)
+    // Those who wait until it is sent, and those who would end it when its connection closes.
+    response.emit("finish")
+    response.emit("close")
+  }
+  all.add(end)
+  response.once("close", () => all.delete(end))
+  if (streams.has(socket)) socket.destroy()
+}

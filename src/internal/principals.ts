@@ -1,0 +1,82 @@
+/**
+ * Who the clients are, for as far as the app says so: until when each may stay, and who may not come back.
+ *
+ * @internal
+ */
+import * as Effect from "effect/Effect"
+import type * as Scope from "effect/Scope"
+import type { Principal } from "../HubClient.js"
+import { Refused } from "../SseError.js"
+import type { Client } from "./client.js"
+import { turn } from "./eventLoop.js"
+import * as Expiries from "./expiries.js"
+
+/** Revocations that are remembered at most. */
+const maxRevoked = 100_000
+
+/** Clients that end before the event loop gets its turn. */
+const slice = 512
+
+export interface Principals {
+  /** Why it may not come. */
+  readonly refusal: (principal: Principal, now: number) => Refused | undefined
+  readonly add: (client: Client) => void
+  readonly remove: (client: Client) => void
+  /** Ends the principal's clients and gives their number. */
+  readonly revoke: (id: string, now: number, rememberMillis: number) => Effect.Effect<number>
+}
+
+export const make: Effect.Effect<Principals, never, Scope.Scope> = Effect.gen(function* () {
+  const expiries = yield* Expiries.make
+  const clients = new Map<string, Set<Client>>()
+  // In the order of revoking.
+  const revoked = new Map<string, { readonly at: number; readonly until: number }>()
+
+  const remember = (id: string, now: number, until: number) => {
+    revoked.delete(id)
+    if (until > now) revoked.set(id, { at: now, until })
+    for (const [first, entry] of revoked) {
+      if (entry.until > now && revoked.size <= maxRevoked) return
+      revoked.delete(first)
+    }
+  }
+
+  return {
+    refusal: ({ expiresAt, id, issuedAt }, now) => {
+      // Anything that is not later, such as NaN, is over.
+      if (expiresAt !== undefined && !(expiresAt > now)) {
+        return new Refused({ kind: "unauthenticated", reason: "what this request proves has expired" })
+      }
+      const entry = issuedAt === undefined ? undefined : revoked.get(id)
+      return entry === undefined || entry.until <= now || issuedAt! > entry.at
+        ? undefined
+        : new Refused({ kind: "unauthenticated", reason: "what this request proves has been revoked" })
+    },
+    add: (client) => {
+      const { expiresAt, principal } = client.info
+      if (principal === undefined) return
+      const others = clients.get(principal)
+      if (others === undefined) clients.set(principal, new Set([client]))
+      else others.add(client)
+      if (expiresAt !== undefined) expiries.add(client, expiresAt)
+    },
+    remove: (client) => {
+      const { expiresAt, principal } = client.info
+      if (principal === undefined) return
+      const others = clients.get(principal)
+      if (others?.delete(client) === true && others.size === 0) clients.delete(principal)
+      if (expiresAt !== undefined) expiries.remove(client, expiresAt)
+    },
+    revoke: (id, now, rememberMillis) =>
+      Effect.gen(function* () {
+        remember(id, now, now + rememberMillis)
+        let ended = 0
+        for (const client of Array.from(clients.get(id) ?? [])) {
+          if (client.ended !== undefined) continue
+          client.end("revoked")
+          if (++ended % slice === 0) yield* turn
+        }
+        return ended
+      })
+  }
+})
