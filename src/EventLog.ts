@@ -75,7 +75,7 @@ export type Start =
 export interface Gap {
   readonly _tag: "Gap"
   readonly reason: "expired" | "unknown" | "restarted"
-  /** The position of the oldest matching entry that is kept. */
+  /** The position of the oldest matching entry that is kept, or of one before it. */
   readonly oldest: string | undefined
 }
 
@@ -135,6 +135,35 @@ export interface History {
 }
 
 /**
+ * A place where a tail could not go on.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface TailGap {
+  /** See {@link Gap}. */
+  readonly reason: "expired" | "restarted"
+  /** The position behind which it goes on. */
+  readonly position: string
+}
+
+/**
+ * Whether a log can do its work. While it is degraded, publishes may fail or wait, clients stay, and what was published
+ * meanwhile comes when it is well again.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export type Health =
+  | { readonly status: "ok" }
+  | {
+      readonly status: "degraded"
+      readonly reason: string
+      /** Since when, in ms since 1970. */
+      readonly since: number
+    }
+
+/**
  * Where a log hands its entries to a hub.
  *
  * @since 0.1.0
@@ -143,6 +172,8 @@ export interface History {
 export interface Tail {
   /** Takes entries, synchronously and in order. */
   readonly offer: (entries: ReadonlyArray<LogEntry>) => void
+  /** Takes note, in order with the entries, that some cannot be had: all clients are told, by an `sse-reset` event. */
+  readonly gap: (gap: TailGap) => void
   /** Waits while the hub has too much to deliver. A log that reads from elsewhere waits for it before each read. */
   readonly ready: Effect.Effect<void>
 }
@@ -170,6 +201,10 @@ export class EventLog extends Context.Tag("effect-sse/EventLog")<
     readonly history: History | undefined
     /** How many entries are kept. Asked once a second. */
     readonly size: Effect.Effect<number, EventLogError>
+    /** Whether it can do its work. */
+    readonly health: Effect.Effect<Health>
+    /** Waits, for a bounded time, until every entry whose `append` succeeded was handed to the tails. */
+    readonly settled: Effect.Effect<void>
   }
 >() {}
 
@@ -284,6 +319,8 @@ export const makeMemory = (history?: HistoryOptions | boolean): Effect.Effect<Ev
           () => Effect.sync(() => void tails.delete(tail))
         ),
       size: Effect.suspend(() => (kept === undefined ? Effect.succeed(0) : look((kept) => kept.size))),
+      health: Effect.succeed({ status: "ok" }),
+      settled: Effect.void,
       history:
         kept === undefined
           ? undefined

@@ -4,6 +4,7 @@
  * @since 0.1.0
  */
 import type { EndReason } from "./Connection.js"
+import type { Health } from "./EventLog.js"
 import type { ClientChange } from "./HubClient.js"
 import type { NamespacePattern } from "./NamespacePattern.js"
 
@@ -18,6 +19,8 @@ export interface HubStatus {
   readonly startedAt: number
   /** Whether it still takes clients and events. */
   readonly open: boolean
+  /** Whether the log can do its work. */
+  readonly log: Health
   /** Connected clients. */
   readonly clients: number
   /** Distinct sets of namespaces that are listened to. */

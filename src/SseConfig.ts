@@ -7,8 +7,11 @@ import * as Config from "effect/Config"
 import * as ConfigError from "effect/ConfigError"
 import * as Duration from "effect/Duration"
 import * as Either from "effect/Either"
+import * as Option from "effect/Option"
+import * as Redacted from "effect/Redacted"
 import * as Schedule from "effect/Schedule"
 import type { HistoryOptions, HistoryRule } from "./EventLog.js"
+import type { RedisLogOptions } from "./EventLog/Redis.js"
 import type { Keepalive } from "./Keepalive.js"
 import { defaultMaxBytes } from "./Namespace.js"
 import * as NamespacePattern from "./NamespacePattern.js"
@@ -197,7 +200,7 @@ const patterns = Config.string("SSE_LATEST").pipe(
   Config.withDefault<ReadonlyArray<string>>([])
 )
 
-const historyFromEnv: Config.Config<HistoryOptions | undefined> = Config.all({
+const historyBounds = Config.all({
   maxEvents: Config.withDefault(
     Config.integer("SSE_HISTORY_EVENTS").pipe(
       Config.validate({ message: "must be at least 0", validation: (value) => value >= 0 }),
@@ -208,7 +211,9 @@ const historyFromEnv: Config.Config<HistoryOptions | undefined> = Config.all({
   maxBytes: optional(positive("SSE_HISTORY_BYTES", "bytes of events kept")),
   maxAge: time("SSE_HISTORY_AGE", 1, "how long events are kept"),
   latest: patterns
-}).pipe(
+})
+
+const historyFromEnv: Config.Config<HistoryOptions | undefined> = historyBounds.pipe(
   Config.map(({ latest, maxEvents, ...bounds }) => {
     if (maxEvents === 0 && latest.length === 0) return undefined
     const values = latest.map((namespace): HistoryRule => ({ namespace, keep: "latest" }))
@@ -288,3 +293,39 @@ export const hubFromEnv: Config.Config<HubOptions> = Config.all({
     )("SSE_AFTER_RESET").pipe(Config.withDescription("how clients go on that cannot have all that they missed"))
   )
 })
+
+/**
+ * Reads `SSE_REDIS_URL` and, if that is set, `SSE_REDIS_PREFIX`, `SSE_PUBLISH_TIMEOUT`, `SSE_HISTORY_EVENTS` (0 or not set: what
+ * is the default on Redis), `SSE_HISTORY_AGE` and `SSE_LATEST`, for `layer` of `effect-sse/EventLog/Redis`. `SSE_HISTORY_BYTES` is
+ * refused: Redis does not bound a stream in bytes.
+ *
+ * @since 0.1.0
+ * @category config
+ */
+export const redisFromEnv: Config.Config<Option.Option<RedisLogOptions>> = Config.all({
+  url: Config.option(
+    Config.redacted("SSE_REDIS_URL").pipe(
+      Config.validate({
+        message: "must begin with redis:// or rediss://",
+        validation: (url) => /^rediss?:\/\/./.test(Redacted.value(url))
+      }),
+      Config.withDescription("the Redis that all nodes share")
+    )
+  ),
+  prefix: optional(Config.nonEmptyString("SSE_REDIS_PREFIX").pipe(Config.withDescription("what its keys begin with"))),
+  publishTimeout: time("SSE_PUBLISH_TIMEOUT", 0, "how long a publish may wait for Redis"),
+  history: historyBounds
+}).pipe(
+  Config.mapOrFail(({ history, prefix, publishTimeout, url }) => {
+    if (Option.isNone(url)) return Either.right(Option.none())
+    const { latest, maxAge, maxBytes, maxEvents } = history
+    if (maxBytes !== undefined) {
+      return Either.left(
+        ConfigError.InvalidData(["SSE_HISTORY_BYTES"], "cannot be had on Redis: use SSE_HISTORY_EVENTS")
+      )
+    }
+    const rules = latest.map((namespace) => ({ namespace, keep: "latest" as const }))
+    const kept = { maxAge, maxEvents: maxEvents === 0 ? undefined : maxEvents, rules }
+    return Either.right(Option.some({ url: url.value, prefix, publishTimeout, history: kept }))
+  })
+)

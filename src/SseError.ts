@@ -152,10 +152,16 @@ export class SubscriberTooSlow extends Schema.TaggedError<SubscriberTooSlow>("ef
 export class EventLogError extends Schema.TaggedError<EventLogError>("effect-sse/EventLogError")("EventLogError", {
   operation: Schema.Literal("append", "tail", "since"),
   reason: Schema.String,
+  /**
+   * Of an append: `unknown` if the engine may have taken the events, or may still take them; whoever publishes them again may
+   * publish them twice. Left out: it has not, and will not.
+   */
+  outcome: Schema.optional(Schema.Literal("unknown")),
   cause: Schema.optional(Schema.Defect)
 }) {
   override get message(): string {
-    return `event log: ${this.operation} failed: ${this.reason}`
+    const unknown = this.outcome === "unknown" ? "; whether the events were published is not known" : ""
+    return `event log: ${this.operation} failed: ${this.reason}${unknown}`
   }
 }
 

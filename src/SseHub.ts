@@ -254,6 +254,7 @@ export const make = (options?: HubOptions): Effect.Effect<SseHub["Type"], never,
       if (!open) return closed.await
       open = false
       return Effect.gen(function* () {
+        yield* log.settled
         yield* dispatcher.flush
         // Also to those who resume, if they read: they cannot have it later. Real time, as for the rest of a shutdown.
         const deadline = performance.now() + Math.max(settings.drainMillis, 1000)
@@ -288,7 +289,8 @@ export const make = (options?: HubOptions): Effect.Effect<SseHub["Type"], never,
       connect: clients.connect,
       canResume: log.history !== undefined,
       clients: Effect.map(clients.list, (all) => all.map(clientStatus)),
-      status: Effect.map(Ref.get(registry), (current) => ({
+      status: Effect.zipWith(Ref.get(registry), log.health, (current, health) => ({
+        log: health,
         startedAt,
         open,
         clients: clients.count(),

@@ -18,13 +18,14 @@ import * as Option from "effect/Option"
 import * as Redacted from "effect/Redacted"
 import { randomBytes } from "node:crypto"
 import { parseArgs } from "node:util"
+import type { RedisLogOptions } from "./EventLog/Redis.js"
 import { tokens } from "./Authorize.js"
 import type { JwtOptions } from "./Authorize/Jwt.js"
 import type { Access } from "./http/Access.js"
 import { demo } from "./node/demo.js"
 import * as SseServer from "./node/SseServer.js"
 import * as SseConfig from "./SseConfig.js"
-import { TlsError } from "./SseError.js"
+import { EventLogError, TlsError } from "./SseError.js"
 import * as SseHub from "./SseHub.js"
 
 const usage = `effect-sse: a Server-Sent Events hub
@@ -58,10 +59,14 @@ Environment:
   SSE_MAX_HEADER_BYTES        largest head of a request, URL and headers (16384)
   SSE_MAX_LIFETIME            how long a client may stay               (no limit)
   SSE_DRAIN                   time over which clients are ended at shutdown (1 second)
+  SSE_REDIS_URL               redis:// or rediss://: the log that several nodes share
+  SSE_REDIS_PREFIX            what its keys begin with                 (effect-sse)
+  SSE_PUBLISH_TIMEOUT         how long a publish may wait for Redis    (5 seconds)
   SSE_SHUTDOWN_RETRY          when they come back, counted from its end, or off;
                               begin with what a restart takes (2 seconds to 4 seconds)
   SSE_MAX_RETURNS_PER_SECOND  longer, so that not more come in a second    (1000)
-  SSE_HISTORY_EVENTS          events kept for clients that were away; they then carry ids  (0)
+  SSE_HISTORY_EVENTS          events kept for clients that were away; they then carry ids
+                              (0; on Redis 100000)
   SSE_HISTORY_BYTES, SSE_HISTORY_AGE   further bounds of what is kept  (16777216, none)
   SSE_LATEST                  namespaces that keep their latest value: /prices,/rooms/*/topic
   SSE_AFTER_RESET             how clients go on that missed more than is kept: now or earliest  (now)
@@ -129,6 +134,24 @@ const readLog = Config.literal(
   "none"
 )("SSE_LOG").pipe(Config.withDefault("text" as const), Config.withDescription("how log lines are written"))
 
+/** Loaded where it is wanted: `ioredis` is optional. */
+const redisLayer = (options: RedisLogOptions) =>
+  Layer.unwrapEffect(
+    Effect.map(
+      Effect.tryPromise({
+        try: () => import("./EventLog/Redis.js"),
+        catch: (error) => new Usage(`SSE_REDIS_URL needs the package ioredis: ${String(error)}`)
+      }),
+      (RedisLog) => RedisLog.layer(options)
+    )
+  )
+
+const hubLayer = Layer.unwrapEffect(
+  Effect.map(Config.all([SseConfig.hubFromEnv, SseConfig.redisFromEnv]), ([options, redis]) =>
+    Option.isNone(redis) ? SseHub.layer(options) : Layer.provide(SseHub.layerWithLog(options), redisLayer(redis.value))
+  )
+)
+
 /** Loaded when it is needed: its package may not be installed. */
 const jwtHooks = (options: JwtOptions) =>
   Effect.map(
@@ -168,11 +191,7 @@ const serve = (withDemo: boolean) =>
       log === "json" ? started(shown, tls) : banner(shown, jwt !== undefined, withDemo, config.admin, tls),
       withDemo ? demo : Effect.never
     )
-    yield* main.pipe(
-      Effect.provide(
-        Layer.provideMerge(server, SseHub.layerConfig(SseConfig.hubFromEnv)).pipe(Layer.provideMerge(loggers[log]))
-      )
-    )
+    yield* main.pipe(Effect.provide(Layer.provideMerge(server, hubLayer).pipe(Layer.provideMerge(loggers[log]))))
   })
 
 const main = Effect.gen(function* () {
@@ -188,6 +207,7 @@ const main = Effect.gen(function* () {
 const describe = (error: unknown): string | undefined => {
   if (error instanceof Usage) return error.message
   if (ConfigError.isConfigError(error)) return String(error)
+  if (error instanceof EventLogError) return `SSE_REDIS_URL: ${error.reason}`
   if (typeof error !== "object" || error === null || !("_tag" in error)) return undefined
   if (error instanceof TlsError) return error.message
   if (error._tag !== "ServeError" || !("cause" in error)) return undefined

@@ -17,7 +17,11 @@ const after = (id: string): EventLog.Start => ({ _tag: "After", id })
 const make = (options?: EventLog.HistoryOptions | boolean) =>
   Effect.gen(function* () {
     const log = yield* EventLog.makeMemory(options)
-    let last = yield* log.tail({ offer: (entries) => (last = entries.at(-1)!.position), ready: Effect.void })
+    let last = yield* log.tail({
+      offer: (entries) => (last = entries.at(-1)!.position),
+      gap: () => {},
+      ready: Effect.void
+    })
     const { history } = log
     const readAll = (cursor: string, namespaces: ReadonlyArray<Namespace.Namespace>) =>
       Effect.gen(function* () {
@@ -45,11 +49,11 @@ describe("EventLog.layerMemory", () => {
       const log = yield* EventLog.makeMemory()
       const first: Array<EventLog.LogEntry> = []
       const second: Array<EventLog.LogEntry> = []
-      const begin = yield* log.tail({ offer: (entries) => first.push(...entries), ready: Effect.void })
+      const begin = yield* log.tail({ offer: (entries) => first.push(...entries), gap: () => {}, ready: Effect.void })
       const one = yield* log.append([entry("/a", "1"), entry("/b", "2")])
       yield* Effect.scoped(
         Effect.zipRight(
-          log.tail({ offer: (entries) => second.push(...entries), ready: Effect.void }),
+          log.tail({ offer: (entries) => second.push(...entries), gap: () => {}, ready: Effect.void }),
           log.append([entry("/a", "3")])
         )
       )
@@ -69,7 +73,11 @@ describe("EventLog.layerMemory", () => {
       const log = yield* EventLog.makeMemory()
       assert.isUndefined(log.history)
       const texts: Array<string> = []
-      yield* log.tail({ offer: (entries) => texts.push(...entries.map(({ text }) => text)), ready: Effect.void })
+      yield* log.tail({
+        offer: (entries) => texts.push(...entries.map(({ text }) => text)),
+        gap: () => {},
+        ready: Effect.void
+      })
       yield* log.append([entry("/a", "1"), entry("/a", "2", "own")])
       assert.deepStrictEqual(texts, ["data:1\n\n", "id:own\ndata:2\n\n"])
       assert.strictEqual(yield* log.size, 0)
@@ -80,7 +88,11 @@ describe("EventLog.layerMemory", () => {
     Effect.gen(function* () {
       const log = yield* EventLog.makeMemory({ rules: [{ namespace: "/typing", keep: "nothing" }] })
       const texts: Array<string> = []
-      yield* log.tail({ offer: (entries) => texts.push(...entries.map(({ text }) => text)), ready: Effect.void })
+      yield* log.tail({
+        offer: (entries) => texts.push(...entries.map(({ text }) => text)),
+        gap: () => {},
+        ready: Effect.void
+      })
       const [first] = yield* log.append([entry("/a", "1"), entry("/a", "2", "own"), entry("/typing/7", "3", "no")])
       assert.deepStrictEqual(texts, [`id:${first}\ndata:1\n\n`, "id:own\ndata:2\n\n", "data:3\n\n"])
       assert.match(first!, /^[0-9a-z]{6}-1$/)

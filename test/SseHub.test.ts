@@ -660,13 +660,55 @@ describe("SseHub", () => {
               append: () => Effect.fail(new SseError.EventLogError({ operation: "append", reason: "down" })),
               tail: () => Effect.succeed("0"),
               history: undefined,
-              size: Effect.succeed(0)
+              size: Effect.succeed(0),
+              health: Effect.succeed({ status: "degraded" as const, reason: "down", since: 0 }),
+              settled: Effect.void
             })
           )
         )
       )
     )
   )
+
+  it.scoped("tells every client, in order with the events, when its log could not go on", () => {
+    const tails: Array<EventLog.Tail> = []
+    return Effect.gen(function* () {
+      const log = yield* EventLog.EventLog
+      const [pets, all] = [yield* connect("/pets"), yield* connect("/")]
+      const append = (namespace: string, data: string) =>
+        log.append([{ namespace: Namespace.make(namespace), event: { namespace, data }, text: `data:${data}\n\n` }])
+      yield* append("/pets", "1")
+      for (const tail of tails) tail.gap({ reason: "restarted", position: "later-0" })
+      yield* append("/other", "2")
+      yield* append("/pets", "3")
+      const before = '{"reason":"restarted","requested":"'
+      const behind = '","oldest":null}\n\nid:later-0\n\n'
+      const reset = `event:sse-reset\ndata:${before}`
+      yield* eventually(Effect.sync(() => [pets, all].every(({ body }) => body.includes("data:3"))))
+      const [petsText, allText] = [pets.body, all.body]
+      assert.match(petsText, /data:1\n\nevent:sse-reset\n[^]*data:3\n\n$/)
+      assert.include(petsText, reset)
+      assert.include(petsText, behind)
+      assert.isBelow(allText.indexOf(reset), allText.indexOf("data:2"))
+      assert.strictEqual(allText.split(reset).length, 2, "once")
+    }).pipe(
+      Effect.provide(
+        Layer.provideMerge(
+          SseHub.layerWithLog(),
+          Layer.effect(
+            EventLog.EventLog,
+            Effect.map(EventLog.makeMemory(), (log) => ({
+              ...log,
+              tail: (tail) => {
+                tails.push(tail)
+                return log.tail(tail)
+              }
+            }))
+          )
+        )
+      )
+    )
+  })
 
   it.effect("is configured by the environment", () =>
     Effect.gen(function* () {

@@ -1,5 +1,5 @@
 /**
- * `GET /healthz`: whether to send clients here.
+ * `GET /healthz`: whether to send clients here; 200 also while the log is degraded, which the body says.
  *
  * @internal
  */
@@ -19,6 +19,8 @@ export const handle: Effect.Effect<
 > = Effect.gen(function* () {
   const { method } = yield* HttpServerRequest.HttpServerRequest
   if (method !== "GET" && method !== "HEAD") return Refusal.methodNotAllowed("GET, HEAD")
-  const { open } = yield* (yield* SseHub).status
-  return open ? answer(200, "ok") : answer(503, "draining")
+  const { log, open } = yield* (yield* SseHub).status
+  if (!open) return answer(503, "draining")
+  // No reason to send clients elsewhere: they stay connected and can connect, and other nodes share the log.
+  return answer(200, log.status)
 })

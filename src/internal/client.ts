@@ -76,8 +76,7 @@ export class Client implements Subscriber {
    * @param round the number of the round under way, whose events the client is given otherwise
    */
   hold(round: number): void {
-    this.held = (this.held ?? []).filter(isFleeting)
-    this.heldLength = lengthOf(this.held)
+    this.letGo()
     this.heldFrom = round
     this.missed = false
   }
@@ -97,6 +96,19 @@ export class Client implements Subscriber {
     this.write(frame, now)
   }
 
+  /** Tells it that the log has lost events. One that is given what it missed meets the gap where it looks for that. */
+  reset(frame: Frame, now: number): void {
+    if (this.held === undefined) return this.replay(frame, 0, now)
+    this.missed = true
+    this.letGo()
+  }
+
+  /** Of what is held, only events stay that no log gives again. */
+  private letGo(): void {
+    this.held = (this.held ?? []).filter(isFleeting)
+    this.heldLength = this.held.reduce((sum, entry) => sum + entry.text.length, 0)
+  }
+
   private keep({ entries, round }: Batch): void {
     for (const entry of entries) {
       if (isFleeting(entry) || (round > this.heldFrom && !this.missed)) {
@@ -107,8 +119,7 @@ export class Client implements Subscriber {
     const limit = this.limits.maxPendingBytes / 4
     if (this.heldLength <= limit) return
     this.missed = true
-    this.held = this.held!.filter(isFleeting)
-    this.heldLength = lengthOf(this.held)
+    this.letGo()
     if (this.heldLength > limit) this.end("pending-overflow")
   }
 
@@ -195,6 +206,3 @@ export const clientStatus = ({ bytes, events, info, pendingBytes }: Client): Cli
 
 /** Whether no log gives it again: only what is kept carries an id. */
 const isFleeting = (entry: LogEntry): boolean => !entry.text.startsWith("id:")
-
-const lengthOf = (entries: ReadonlyArray<LogEntry>): number =>
-  entries.reduce((sum, entry) => sum + entry.text.length, 0)

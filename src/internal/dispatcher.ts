@@ -10,15 +10,18 @@ import * as Cause from "effect/Cause"
 import * as Chunk from "effect/Chunk"
 import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
+import * as HashMap from "effect/HashMap"
 import * as PubSub from "effect/PubSub"
 import * as Queue from "effect/Queue"
 import * as Ref from "effect/Ref"
 import type * as Scope from "effect/Scope"
-import type { LogEntry, Tail } from "../EventLog.js"
+import type { LogEntry, Tail, TailGap } from "../EventLog.js"
 import type { Namespace } from "../Namespace.js"
+import * as SseEvent from "../SseEvent.js"
 import * as SseMetrics from "../SseMetrics.js"
 import { Batch } from "./batch.js"
 import { turn } from "./eventLoop.js"
+import { of as frameOf } from "./frame.js"
 import type { NamespaceUse, Use } from "./namespaces.js"
 import * as Registry from "./registry.js"
 
@@ -65,7 +68,7 @@ export const make = (
     const waiting = yield* PubSub.subscribe(pubsub)
     const room = yield* Effect.makeLatch(true)
     const roundLength = Math.min(maxRoundLength, maxPendingBytes / 2)
-    let reached: LogEntry | undefined
+    let reached: { readonly position: string } | undefined
     let rounds = 0
     let offered = 0
     let dispatched = 0
@@ -115,6 +118,25 @@ export const make = (
         }
       })
 
+    /** Tells all, wherever they listen. */
+    const tellGap = (gap: TailGap): Effect.Effect<void> =>
+      Effect.gen(function* () {
+        yield* Effect.logWarning(`effect-sse: events are missing (${gap.reason}); all clients are told`)
+        const current = yield* Ref.get(registry)
+        const requested = reached?.position ?? ""
+        reached = gap
+        const now = yield* Clock.currentTimeMillis
+        const reset = SseEvent.reset({ reason: gap.reason, requested, oldest: null })
+        const frame = frameOf(reset + SseEvent.cursor(gap.position))
+        let told = 0
+        for (const { list } of HashMap.values(current.subscriptions)) {
+          for (const subscriber of list) {
+            subscriber.reset?.(frame, now)
+            if (++told % 1024 === 0) yield* turn
+          }
+        }
+      })
+
     const isFull = () => offered - dispatched >= maxWaiting
 
     const settle = (count: number) => {
@@ -131,14 +153,15 @@ export const make = (
       Effect.flatMap((taken) =>
         Effect.forEach(
           split(Chunk.toReadonlyArray(taken), roundLength),
-          ({ entries, offeredAt }) =>
-            round(entries).pipe(
+          ({ entries, gap, offeredAt }) =>
+            (gap === undefined ? round(entries) : tellGap(gap)).pipe(
               // Only a defect can get here. The round is lost to some, which is said; the next ones must go on.
               Effect.catchAllCause((cause) => Effect.logError("effect-sse: a fan-out round failed", cause)),
               Effect.zipRight(
                 Effect.sync(() => {
-                  settle(entries.length)
+                  settle(gap === undefined ? entries.length : 1)
                   relieve()
+                  if (gap !== undefined) return
                   SseMetrics.roundEvents.unsafeUpdate(entries.length, [])
                   const now = clock.unsafeCurrentTimeNanos()
                   for (const at of offeredAt) SseMetrics.publishToWrite.unsafeUpdate(Number(now - at) / 1e9, [])
@@ -165,6 +188,10 @@ export const make = (
         if (isFull()) room.unsafeClose()
         pubsub.unsafeOffer({ entries, at: clock.unsafeCurrentTimeNanos() })
       },
+      gap: (gap) => {
+        offered++
+        pubsub.unsafeOffer(gap)
+      },
       ready: room.await,
       flush: Effect.async((resume) => {
         if (offered === dispatched) return resume(Effect.void)
@@ -173,14 +200,13 @@ export const make = (
     }
   })
 
-/** Entries that were appended together, and when they came, in ns. */
-interface Appended {
-  readonly entries: ReadonlyArray<LogEntry>
-  readonly at: bigint
-}
+/** Entries that were appended together, and when they came, in ns; or what tells that some are missing. */
+type Appended = { readonly entries: ReadonlyArray<LogEntry>; readonly at: bigint } | TailGap
 
 interface Round {
   readonly entries: Array<LogEntry>
+  /** Instead of entries. */
+  readonly gap?: TailGap
   /** When the appends that end in this round came. */
   readonly offeredAt: Array<bigint>
 }
@@ -190,7 +216,15 @@ const split = (appended: ReadonlyArray<Appended>, roundLength: number): Readonly
   const rounds: Array<Round> = []
   let round: Round = { entries: [], offeredAt: [] }
   let length = 0
-  for (const { at, entries } of appended) {
+  for (const one of appended) {
+    if ("reason" in one) {
+      if (round.entries.length > 0) rounds.push(round)
+      rounds.push({ entries: [], gap: one, offeredAt: [] })
+      round = { entries: [], offeredAt: [] }
+      length = 0
+      continue
+    }
+    const { at, entries } = one
     for (const entry of entries) {
       if (length > 0 && length + entry.text.length > roundLength) {
         rounds.push(round)
@@ -202,6 +236,6 @@ const split = (appended: ReadonlyArray<Appended>, roundLength: number): Readonly
     }
     round.offeredAt.push(at)
   }
-  rounds.push(round)
+  if (round.entries.length > 0) rounds.push(round)
   return rounds
 }

@@ -14,6 +14,7 @@ import type { Namespace } from "../Namespace.js"
 import * as Ns from "../Namespace.js"
 import * as Pattern from "../NamespacePattern.js"
 import type { Batch } from "./batch.js"
+import type { Frame } from "./frame.js"
 
 /** Takes what matches its patterns. */
 export interface Subscriber {
@@ -22,6 +23,8 @@ export interface Subscriber {
   readonly namespaces: ReadonlyArray<Pattern.NamespacePattern>
   /** Synchronous; must not throw. `now` is the time of the round, in ms. */
   readonly deliver: (batch: Batch, now: number) => void
+  /** Takes what says that events are missing. Synchronous; must not throw. */
+  readonly reset?: (frame: Frame, now: number) => void
 }
 
 /** All subscribers of the same patterns. */

@@ -13,7 +13,8 @@ const needed = [
   { package: "nghttp2-client", programs: ["h2load"], tests: "of HTTP/2" },
   { package: "curl", programs: ["curl"], tests: "of programs of the README" },
   { package: "python3", programs: ["python3"], tests: "of programs of the README" },
-  { package: "openssl", programs: ["openssl"], tests: "of TLS" }
+  { package: "openssl", programs: ["openssl"], tests: "of TLS" },
+  { package: "nginx-light", programs: ["nginx"], tests: "of a rolling restart" }
 ]
 
 const has = (program) =>

@@ -8,6 +8,7 @@
 interface Summary {
   readonly node: string
   readonly status: string
+  readonly log: { readonly status: string; readonly reason?: string }
   readonly version: string
   readonly reported_at_ms: number
   readonly startup_time: number
@@ -463,7 +464,7 @@ export const app = (): void => {
 
   // The stream behind it all.
 
-  const badge = (state: "live" | "lost" | "draining", text: string) => {
+  const badge = (state: "live" | "lost" | "draining" | "degraded", text: string) => {
     find("badge").className = state
     setText(find("badge"), text)
   }
@@ -481,7 +482,9 @@ export const app = (): void => {
       const summary = JSON.parse(data) as Summary
       if (summary.startup_time !== startedAt) earlier = new Map()
       startedAt = summary.startup_time
-      badge(summary.status === "OK" ? "live" : "draining", summary.status === "OK" ? "live" : "shutting down")
+      if (summary.status !== "OK") badge("draining", "shutting down")
+      else if (summary.log.status === "ok") badge("live", "live")
+      else badge("degraded", `log degraded: ${summary.log.reason ?? ""}`)
       setText(find("node"), `${summary.node}, version ${summary.version}, up ${duration(summary.uptime_seconds)}`)
       samples.push([
         summary.reported_at_ms,

@@ -81,6 +81,7 @@ export const summary = (
       slow_clients: last?.slowClients ?? 0,
       pending_bytes: last?.pendingBytes ?? 0,
       history_events: last?.historyEvents ?? 0,
+      log: status.log.status === "ok" ? status.log : { ...status.log, since: seconds(status.log.since) },
       memory_bytes: last?.memoryBytes ?? null,
       event_loop_delay_ms: last?.eventLoopDelay ?? null,
       namespaces_total: used.length,
