@@ -248,7 +248,7 @@ describe.each(Object.entries(engines))("EventLog on %s", (_, engine) => {
       const log = yield* make(engine, { rules: [{ namespace: "/typing", keep: "nothing" }] })
       yield* log.append([entry("/a", "1", "one"), entry("/a", "2", "two"), entry("/a", "3", "two"), entry("/a", "4")])
       assert.deepStrictEqual(yield* log.since(after("one")), ["2", "3", "4"])
-      assert.deepStrictEqual(yield* log.since(after("two")), ["4"], "the last one of that id")
+      assert.strictEqual(yield* log.since(after("two")), "unknown", "it may be either")
       yield* log.append([entry("/typing", "5", "three")])
       assert.strictEqual(yield* log.since(after("three")), "unknown")
     })

@@ -150,6 +150,8 @@ for i = 6, #ARGV, 4 do
   redis.call('XADD', stream, id, 'n', ARGV[i + 1], ARGV[i], ARGV[i + 2])
   if ARGV[i + 3] ~= '' then
     own = true
+    -- Of an id that was published twice nobody knows which one is meant. No id has a space.
+    if redis.call('ZSCORE', ids, ARGV[i + 3]) then redis.call('ZADD', ids, text(n), ARGV[i + 3] .. ' ') end
     redis.call('ZADD', ids, text(n), ARGV[i + 3])
   end
   if ARGV[i] == 'v' then
@@ -189,6 +191,7 @@ if ARGV[1] ~= '' then
 end
 if ARGV[2] ~= '' then
   own = tonumber(redis.call('ZSCORE', ids, ARGV[2]) or 0)
+  if redis.call('ZSCORE', ids, ARGV[2] .. ' ') then own = 0 end
   if own > 0 then
     local n, ms = at(stream, text(own))
     if n == own then entry = ms else own = 0 end
