@@ -6,7 +6,8 @@
  * 9293 section 3.8.3), and one that acknowledges but takes nothing never (RFC 9293 section 3.8.6.1). Here the system's own
  * table of sockets is read, `/proc/self/net/tcp` and `tcp6`, which tells how many bytes of each are not acknowledged. A
  * connection of which bytes are not acknowledged, and none more are for the hub's `stallTimeout`, is reset; its client
- * counts as `stalled`. A client that takes anything at all in that time stays.
+ * counts as `stalled`, those of an HTTP/2 connection as `client-closed`. A client that takes anything at all in that time
+ * stays.
  *
  * Only Linux has that table. Elsewhere nothing is done, and the system's own time holds.
  *
