@@ -106,6 +106,14 @@ const summary = {
   slow_clients: counts,
   pending_bytes: counts,
   history_events: counts,
+  log: Schema.Union(
+    Schema.Struct({ status: Schema.Literal("ok") }),
+    Schema.Struct({
+      status: Schema.Literal("degraded"),
+      reason: Schema.String,
+      since: says(Schema.Number, "seconds since 1970")
+    })
+  ),
   memory_bytes: Schema.NullOr(Schema.Number),
   event_loop_delay_ms: Schema.NullOr(Schema.Struct({ p50: Schema.Number, p99: Schema.Number, max: Schema.Number })),
   namespaces_total: counts,
