@@ -93,7 +93,7 @@ const serve = (router: Effect.Effect.Success<typeof Bench>) => {
 Layer.unwrapScoped(Effect.map(Bench, serve)).pipe(
   // As SseServer does.
   HttpMiddleware.withTracerDisabledWhen(() => true),
-  Layer.provide(words.includes("history") ? SseHub.layer({ history: { maxEvents: 100_000 } }) : SseLayer),
+  Layer.provide(words.includes("history") ? SseHub.layer({ history: true }) : SseLayer),
   Layer.provide(Layer.effectDiscard(Effect.sync(ready))),
   Layer.launch,
   NodeRuntime.runMain
