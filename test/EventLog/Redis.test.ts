@@ -5,8 +5,12 @@ import { Namespace, SseHub } from "effect-sse"
 import * as RedisLog from "effect-sse/EventLog/Redis"
 import * as SseServer from "effect-sse/node/SseServer"
 import { Duration, Effect, Layer, Logger, Redacted } from "effect"
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs"
+import { tmpdir } from "node:os"
+import { join } from "node:path"
+import { certificate, privateKey } from "../support/certificate.js"
 import { connect, request } from "../support/rawClient.js"
-import { redisServer, type RedisServer, wayTo } from "../support/redis.js"
+import { freePort, redisServer, type RedisServer, wayTo } from "../support/redis.js"
 import { eventually, port } from "../support/server.js"
 
 const entry = (data: string, namespace = "/a"): EventLog.NewEntry => ({
@@ -329,6 +333,26 @@ describe("EventLog on Redis, when something fails", () => {
       assert.notInclude(JSON.stringify(error) + String(error), "wrong-guess")
       const none = yield* Effect.flip(RedisLog.make({ url: "redis://127.0.0.1:1", startTimeout: "300 millis" }))
       assert.include(none.reason, "ECONNREFUSED")
+    }).pipe(quiet)
+  )
+
+  it.scopedLive("talks TLS, and checks who is there", () =>
+    Effect.gen(function* () {
+      const folder = yield* Effect.acquireRelease(
+        Effect.sync(() => mkdtempSync(join(tmpdir(), "effect-sse-tls-"))),
+        (folder) => Effect.sync(() => rmSync(folder, { recursive: true, force: true }))
+      )
+      writeFileSync(join(folder, "cert.pem"), certificate)
+      writeFileSync(join(folder, "key.pem"), privateKey)
+      const secure = yield* freePort
+      const files = ["--tls-cert-file", join(folder, "cert.pem"), "--tls-key-file", join(folder, "key.pem")]
+      yield* redisServer("--tls-port", String(secure), "--tls-auth-clients", "no", ...files)
+      const url = `rediss://localhost:${secure}`
+      const one = yield* node({ url, redis: { tls: { ca: certificate } } })
+      yield* one.say("1")
+      yield* one.sees("1")
+      const error = yield* Effect.flip(RedisLog.make({ url, startTimeout: "300 millis" }))
+      assert.match(error.reason, /self.signed/)
     }).pipe(quiet)
   )
 

@@ -1,0 +1,20 @@
+/** A certificate for localhost and 127.0.0.1 that signs itself, and its key: for tests only, and worth nothing elsewhere. */
+export const certificate = `-----BEGIN CERTIFICATE-----
+MIIBmzCCAUGgAwIBAgIUfOROdWrfe0hDWJDE531RwQn995owCgYIKoZIzj0EAwIw
+FDESMBAGA1UEAwwJbG9jYWxob3N0MCAXDTI2MTEyNDAxNDkxN1oYDzIxMjYxMDMx
+MDE0OTE3WjAUMRIwEAYDVQQDDAlsb2NhbGhvc3QwWTATBgcqhkjOPQIBBggqhkjO
+PQMBBwNCAATy8MPuuOlHvhdFfEHklJpKljjMUyiw7bg0hotBa1xcBm9LjLUt15eG
+2Xo0ONkF77/AN0HIZjwEsPS9F4gA20Eto28wbTAdBgNVHQ4EFgQUx3oUT8oQtIdD
+jLosPlXCzzOxyygwHwYDVR0jBBgwFoAUx3oUT8oQtIdDjLosPlXCzzOxyygwDwYD
+VR0TAQH/BAUwAwEB/zAaBgNVHREEEzARgglsb2NhbGhvc3SHBH8AAAEwCgYIKoZI
+zj0EAwIDSAAwRQIgZg2hGlJsQLfSLpud7jVCLwT7IHO1wdg7uvq1VpMDVJ8CIQCz
+eSJDKOcc1SGMinCHlRKn7liFqggSmpK0PkkiHid5YA==
+-----END CERTIFICATE-----
+`
+
+export const privateKey = `-----BEGIN PRIVATE KEY-----
+MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgWgYRm9i0u/bcEC9+
+PrJfnPXY0+w7lWwPS0kZOtqhrqyhRANCAATy8MPuuOlHvhdFfEHklJpKljjMUyiw
+7bg0hotBa1xcBm9LjLUt15eG2Xo0ONkF77/AN0HIZjwEsPS9F4gA20Et
+-----END PRIVATE KEY-----
+`
