@@ -524,6 +524,34 @@ describe("HTTP/2", () => {
       }).pipe(Effect.provide(served()))
     )
 
+    for (const protocol of ["h2", "http/1.1"] as const) {
+      it.scopedLive(`one EventSource gets the events of 100 namespaces, over ${protocol}`, () =>
+        Effect.gen(function* () {
+          const hub = yield* SseHub.SseHub
+          const origin = `${protocol === "h2" ? "https" : "http"}://localhost:${yield* portOf}`
+          const context = yield* Browser.browserWith({ ignoreHTTPSErrors: true })
+          const page = yield* Effect.promise(() => context.newPage())
+          yield* Effect.promise(() => page.goto(`${origin}/healthz`))
+          yield* Effect.promise(() =>
+            // As text: it runs in the page.
+            page.evaluate(`
+              globalThis.got = []
+              const namespaces = Array.from({ length: 100 }, (_, i) => "ns=/load/" + i)
+              const source = new EventSource("/subscribe?" + namespaces.join("&"))
+              source.onmessage = ({ data }) => got.push(data)
+            `)
+          )
+          yield* clientCount(1)
+          const names = Array.from({ length: 100 }, (_, i) => String(i))
+          yield* hub.publishAll([...names, "other"].map((name) => ({ namespace: `/load/${name}`, data: name })))
+          yield* Effect.promise(() => page.waitForFunction("got.length >= 100"))
+          assert.deepStrictEqual(yield* Effect.promise(() => page.evaluate("got")), names)
+          yield* Effect.promise(() => page.close())
+          yield* clientCount(0)
+        }).pipe(Effect.provide(protocol === "h2" ? served() : serverLayer()))
+      )
+    }
+
     it.scopedLive("over HTTP/1.1 six would", () =>
       Effect.gen(function* () {
         const hub = yield* SseHub.SseHub
