@@ -22,7 +22,7 @@ const { values } = parseArgs({
     json: { type: "boolean", default: false },
     svg: { type: "string" },
     repeat: { type: "string", default: "3" },
-    scenarios: { type: "string", default: "a,b,c,d,e,f,g,h,i,o" },
+    scenarios: { type: "string", default: "a,b,c,d,e,f,g,h,o,t" },
     servers: { type: "string" },
     cold: { type: "boolean", default: false },
     peer: { type: "string", multiple: true, default: [] }
@@ -297,10 +297,10 @@ const full = async () => {
   await scenario("b", "(b) ceiling: most deliveries/s to 1,000 clients, 1 KiB", () =>
     each((server) => ceiling(server, 1024))
   )
-  await scenario("i", "(i) as (a) over HTTP/2 and TLS: 10 connections of 100 streams", () =>
+  await scenario("t", "(t) as (a) over HTTP/2 and TLS: 10 connections of 100 streams", () =>
     each((server) => overHttp2(server, 1000, 100), [http2, http2Portable])
   )
-  await scenario("i", "(i) 10 events/s to 100 connections of 100 streams, over HTTP/2 and TLS", () =>
+  await scenario("t", "(t) 10 events/s to 100 connections of 100 streams, over HTTP/2 and TLS", () =>
     each((server) => overHttp2(server, 10_000, 10), [http2, http2Portable])
   )
   await scenario("c", "(c) 10,000 idle clients", () => each(idle))
