@@ -12,6 +12,7 @@ import * as ConfigProvider from "effect/ConfigProvider"
 import * as Config from "effect/Config"
 import * as Console from "effect/Console"
 import * as Effect from "effect/Effect"
+import { identity } from "effect/Function"
 import * as Layer from "effect/Layer"
 import * as Logger from "effect/Logger"
 import * as Option from "effect/Option"
@@ -19,21 +20,24 @@ import * as Redacted from "effect/Redacted"
 import { randomBytes } from "node:crypto"
 import { parseArgs } from "node:util"
 import type { RedisLogOptions } from "./EventLog/Redis.js"
+import * as EventLog from "./EventLog.js"
 import { tokens } from "./Authorize.js"
 import type { JwtOptions } from "./Authorize/Jwt.js"
 import type { Access } from "./http/Access.js"
 import { demo } from "./node/demo.js"
 import * as SseServer from "./node/SseServer.js"
+import * as Workers from "./node/workers.js"
 import * as SseConfig from "./SseConfig.js"
 import { EventLogError, TlsError } from "./SseError.js"
 import * as SseHub from "./SseHub.js"
 
 const usage = `effect-sse: a Server-Sent Events hub
 
-  effect-sse serve [--host ADDRESS] [--port PORT] [--demo]
+  effect-sse serve [--host ADDRESS] [--port PORT] [--workers N] [--demo]
 
   --host   address to listen on          (SSE_HOST, 127.0.0.1)
   --port   port to listen on, 0 = free   (SSE_PORT, 8001)
+  --workers  processes that share the port and the clients               (1)
   --demo   broadcast the time on /time and pets on /pets/dogs and /pets/cats
 
 Environment:
@@ -91,6 +95,7 @@ const readArguments = Effect.try({
       options: {
         host: { type: "string" },
         port: { type: "string" },
+        workers: { type: "string" },
         demo: { type: "boolean", default: false },
         help: { type: "boolean", short: "h", default: false }
       }
@@ -148,9 +153,34 @@ const redisLayer = (options: RedisLogOptions) =>
 
 const hubLayer = Layer.unwrapEffect(
   Effect.map(Config.all([SseConfig.hubFromEnv, SseConfig.redisFromEnv]), ([options, redis]) =>
-    Option.isNone(redis) ? SseHub.layer(options) : Layer.provide(SseHub.layerWithLog(options), redisLayer(redis.value))
+    Option.isSome(redis)
+      ? Layer.provide(SseHub.layerWithLog(options), redisLayer(redis.value))
+      : Workers.isWorker
+        ? Layer.provide(SseHub.layerWithLog(options), Layer.scoped(EventLog.EventLog, Workers.log))
+        : SseHub.layer(options)
   )
 )
+
+/** A fresh token for publishers. */
+const makeToken = () => randomBytes(18).toString("base64url")
+
+/** Set for workers whose token was made, not chosen. */
+const tokenMade = "EFFECT_SSE_TOKEN_MADE"
+
+/** This process only holds the workers, and the log if Redis does not; what is wrong with the settings it says before. */
+const supervise = (count: number, settings: Map<string, string>) =>
+  Effect.gen(function* () {
+    const { jwt, publishToken } = yield* SseServer.fromEnv
+    const [{ history }, redis] = yield* Config.all([SseConfig.hubFromEnv, SseConfig.redisFromEnv])
+    const log = Option.isSome(redis) ? undefined : yield* EventLog.makeMemory(history)
+    if (Option.isNone(publishToken) && jwt === undefined) {
+      settings.set("SSE_PUBLISH_TOKEN", makeToken())
+      settings.set(tokenMade, "yes")
+    }
+    const code = yield* Workers.run(count, log, Object.fromEntries(settings))
+    // The worker has said why.
+    yield* Effect.sync(() => (process.exitCode = code))
+  })
 
 /** Loaded when it is needed: its package may not be installed. */
 const jwtHooks = (options: JwtOptions) =>
@@ -167,7 +197,7 @@ const serve = (withDemo: boolean) =>
     const log = yield* readLog
     const { jwt: jwtOptions, publishToken, ...config } = yield* SseServer.fromEnv
     const jwt = jwtOptions === undefined ? undefined : yield* jwtHooks(jwtOptions)
-    const token = Option.getOrElse(publishToken, () => Redacted.make(randomBytes(18).toString("base64url")))
+    const token = Option.getOrElse(publishToken, () => Redacted.make(makeToken()))
     const byToken = tokens({ publisher: token })
     const server = SseServer.layer({
       ...config,
@@ -181,17 +211,25 @@ const serve = (withDemo: boolean) =>
                 Effect.orElse(byToken(request, namespaces), () => jwt.publish(request, namespaces))
     })
     // A token the operator chose is known to them and stays out of the output.
-    const shown = Option.isSome(publishToken)
-      ? "$SSE_PUBLISH_TOKEN"
-      : jwt === undefined
-        ? Redacted.value(token)
-        : "$TOKEN"
+    const shown =
+      Option.isSome(publishToken) && process.env[tokenMade] === undefined
+        ? "$SSE_PUBLISH_TOKEN"
+        : jwt === undefined
+          ? Redacted.value(token)
+          : "$TOKEN"
     const tls = config.tls !== undefined
     const main = Effect.zipRight(
-      log === "json" ? started(shown, tls) : banner(shown, jwt !== undefined, withDemo, config.admin, tls),
-      withDemo ? demo : Effect.never
+      (Workers.isWorker && !Workers.isFirst) || Workers.isReplacement
+        ? Effect.void
+        : log === "json"
+          ? started(shown, tls)
+          : banner(shown, jwt !== undefined, withDemo, config.admin, tls),
+      withDemo && (!Workers.isWorker || Workers.isFirst) ? demo : Effect.never
+    ).pipe(Workers.isWorker ? Effect.raceFirst(Workers.stopped) : identity)
+    yield* main.pipe(
+      Effect.provide(Layer.provideMerge(server, hubLayer).pipe(Layer.provideMerge(loggers[log]))),
+      Workers.isWorker ? Effect.ensuring(Workers.leave) : identity
     )
-    yield* main.pipe(Effect.provide(Layer.provideMerge(server, hubLayer).pipe(Layer.provideMerge(loggers[log]))))
   })
 
 const main = Effect.gen(function* () {
@@ -201,7 +239,12 @@ const main = Effect.gen(function* () {
   const settings = new Map(Object.entries(process.env).flatMap(([name, value]) => (value ? [[name, value]] : [])))
   if (values.host !== undefined) settings.set("SSE_HOST", values.host)
   if (values.port !== undefined) settings.set("SSE_PORT", values.port)
-  yield* Effect.withConfigProvider(serve(values.demo), ConfigProvider.fromMap(settings))
+  const workers = values.workers ?? "1"
+  if (!/^[1-9]\d{0,2}$/.test(workers)) return yield* Effect.fail(new Usage("--workers takes a number from 1 to 999"))
+  yield* Effect.withConfigProvider(
+    workers === "1" || Workers.isWorker ? serve(values.demo) : supervise(Number(workers), settings),
+    ConfigProvider.fromMap(settings)
+  )
 })
 
 const describe = (error: unknown): string | undefined => {

@@ -1,0 +1,132 @@
+/**
+ * `effect-sse serve --workers N`: several processes on one port, with one log. This process takes the connections and hands
+ * them out in turn; without Redis it holds the log as well.
+ *
+ * @internal
+ */
+import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import * as Queue from "effect/Queue"
+import * as Scope from "effect/Scope"
+import cluster, { type Worker } from "node:cluster"
+import { pause } from "../internal/eventLoop.js"
+import * as RemoteLog from "../internal/remoteLog.js"
+import type { EventLog } from "../EventLog.js"
+
+/** Whether this process is a worker, whether it is the first one, and whether it stands in for one that ended. */
+export const isWorker: boolean = cluster.isWorker
+export const isFirst: boolean = process.env["EFFECT_SSE_WORKER"] === "0"
+export const isReplacement: boolean = process.env["EFFECT_SSE_REPLACES"] !== undefined
+
+/** Time in ms until a worker that ended by itself is replaced. */
+const replaceMillis = 1000
+
+const stopMessage = "effect-sse-stop"
+
+/** The way from a worker to the process that started it. */
+const channel: RemoteLog.Channel = {
+  send: (message) => void process.send?.(message),
+  listen: (listener) => {
+    const onMessage = (message: unknown) => {
+      if (message !== stopMessage) listener(message as RemoteLog.Message)
+    }
+    process.on("message", onMessage)
+    return () => void process.off("message", onMessage)
+  }
+}
+
+/** The log of the process that started this one. */
+export const log = RemoteLog.connect(channel)
+
+// Listened for from the beginning: a worker may be told before it has begun.
+const stop = new Promise<void>((resolve) => {
+  if (!isWorker) return
+  process.on("message", (message) => {
+    if (message === stopMessage) resolve()
+  })
+})
+
+/** Waits until this worker is told to end. */
+export const stopped: Effect.Effect<void> = Effect.promise(() => stop)
+
+/** Lets this worker end, which the channel would keep alive. */
+export const leave: Effect.Effect<void> = Effect.sync(() => {
+  if (process.connected) process.disconnect()
+})
+
+const channelTo = (worker: Worker): RemoteLog.Channel => ({
+  // One that has gone takes nothing; its end is seen elsewhere.
+  send: (message) => void (worker.isConnected() && worker.send(message, () => {})),
+  listen: (listener) => {
+    const onMessage = (message: unknown) => listener(message as RemoteLog.Message)
+    worker.on("message", onMessage)
+    return () => void worker.off("message", onMessage)
+  }
+})
+
+/**
+ * Runs workers until it is interrupted, then tells them to end, and waits until they have. One that ends by itself is
+ * replaced; one that never came to listen ends all.
+ *
+ * @param log the log that the workers use; `undefined`: they have one of their own
+ * @param env for the workers, beside this process's environment
+ * @returns the exit code of a worker that could not begin
+ */
+export const run = (
+  count: number,
+  log: EventLog["Type"] | undefined,
+  env: Record<string, string>
+): Effect.Effect<number> =>
+  Effect.scoped(
+    Effect.gen(function* () {
+      const load = yield* RemoteLog.makeLoad
+      const ended = yield* Queue.unbounded<{ readonly index: number; readonly code: number; readonly began: boolean }>()
+      const workers = new Set<Worker>()
+      // Of the log as each worker has it: they need it until they have ended.
+      const scopes = new Map<number, Scope.CloseableScope>()
+      const close = (index: number) => Effect.suspend(() => Scope.close(scopes.get(index)!, Exit.void))
+      let stopping = false
+      // What the log gives back is cloned, bytes and all.
+      cluster.setupPrimary({ serialization: "advanced" })
+
+      yield* Effect.acquireRelease(Effect.void, () =>
+        Effect.async<void>((resume) => {
+          stopping = true
+          if (workers.size === 0) return resume(Effect.void)
+          for (const worker of workers) {
+            worker.once("exit", () => {
+              if (workers.size === 0) resume(Effect.void)
+            })
+            const tell = () => worker.isConnected() && worker.send(stopMessage, () => {})
+            tell()
+            // One that had not begun has not heard it.
+            worker.once("listening", tell)
+          }
+        }).pipe(Effect.zipRight(Effect.forEach(scopes.keys(), close, { discard: true })))
+      )
+      const start = (index: number, replaces: Record<string, string>) =>
+        Effect.gen(function* () {
+          const own = yield* Scope.make()
+          scopes.set(index, own)
+          const worker = cluster.fork({ ...env, ...replaces, EFFECT_SSE_WORKER: String(index) })
+          workers.add(worker)
+          let began = false
+          worker.once("listening", () => (began = true))
+          worker.on("error", () => {})
+          worker.once("exit", (code: number | null) => {
+            workers.delete(worker)
+            if (!stopping) ended.unsafeOffer({ index, code: code ?? 1, began })
+          })
+          if (log !== undefined) yield* Scope.extend(RemoteLog.serve(log, channelTo(worker), load), own)
+        })
+      for (let index = 0; index < count; index++) yield* start(index, {})
+      for (;;) {
+        const { began, code, index } = yield* Queue.take(ended)
+        yield* close(index)
+        if (!began) return code === 0 ? 1 : code
+        yield* Effect.logError(`effect-sse: worker ${index} ended with code ${code}, and is replaced`)
+        yield* pause(replaceMillis)
+        yield* start(index, { EFFECT_SSE_REPLACES: "yes" })
+      }
+    })
+  )
