@@ -2,6 +2,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { SseClient, SseEvent } from "effect-sse"
 import { Effect, Either, FastCheck as fc, Option, Stream } from "effect"
+import { eventFields } from "./support/events.js"
 
 const utf8 = new TextEncoder()
 
@@ -166,24 +167,8 @@ describe("SseClient.decode", () => {
     assert.deepStrictEqual([events, error], [["a"], "broken"])
   })
 
-  const text = (minLength: number) =>
-    fc
-      .oneof(
-        fc.string({ unit: "binary", minLength }),
-        fc.string({
-          unit: fc.constantFrom(" ", ":", "\r", "\n", "\r\n", "d", "é", "\u2028", "\ufeff", "😀"),
-          minLength
-        })
-      )
-      .filter((value) => value.isWellFormed())
   const event = fc.record({
-    namespace: fc.constant("/"),
-    data: text(0),
-    event: fc.option(
-      text(1).filter((name) => !/[\r\n\0]/.test(name)),
-      { nil: undefined }
-    ),
-    id: fc.option(fc.stringMatching(/^[\x21-\x7e]{1,128}$/), { nil: undefined }),
+    ...eventFields,
     retry: fc.option(fc.nat(), { nil: undefined })
   })
 

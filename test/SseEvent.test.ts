@@ -2,6 +2,7 @@ import { assert, describe, it } from "@effect/vitest"
 import { SseEvent } from "effect-sse"
 import { Either, FastCheck as fc } from "effect"
 import { createParser, type EventSourceMessage } from "eventsource-parser"
+import { eventFields, wellFormed } from "./support/events.js"
 
 const wire = (event: Partial<SseEvent.SseEvent>) =>
   Either.getOrThrow(SseEvent.encode({ namespace: "/", data: "", ...event }))
@@ -59,25 +60,7 @@ describe("SseEvent", () => {
     assert.strictEqual(SseEvent.retry(1e12), "retry:2147483647\n\n")
   })
 
-  const wellFormed = (minLength: number) =>
-    fc
-      .oneof(
-        fc.string({ unit: "binary", minLength }),
-        fc.string({
-          unit: fc.constantFrom(" ", ":", "\r", "\n", "\r\n", "d", "é", "\u2028", "\ufeff", "😀"),
-          minLength
-        })
-      )
-      .filter((value) => value.isWellFormed())
-  const event = fc.record({
-    namespace: fc.constant("/"),
-    data: wellFormed(0),
-    event: fc.option(
-      wellFormed(1).filter((name) => !/[\r\n\0]/.test(name)),
-      { nil: undefined }
-    ),
-    id: fc.option(fc.stringMatching(/^[\x21-\x7e]{1,128}$/), { nil: undefined })
-  })
+  const event = fc.record(eventFields)
 
   it.prop("arrives whole at an independent parser", [fc.array(event, { minLength: 1, maxLength: 5 })], ([events]) => {
     // The first comment of every stream keeps a BOM of the data from being taken for the stream's own.
