@@ -256,7 +256,7 @@ const failed = (defect: unknown): Effect.Effect<HttpServerResponse.HttpServerRes
  * | `GET /admin/status.json?limit=&after=&namespace=&filter=&sort=` | the status: the Go server's fields, and more |
  * | `DELETE /admin/clients/<id>` | 204; ends a client's connection |
  * | `GET /metrics` | the process's Effect metrics, for Prometheus |
- * | `GET /healthz` | 200 `{"status":"ok"}`, or 503 `{"status":"draining"}` when the hub is closing |
+ * | `GET /healthz` | 200 `{"status":"ok"}`, or `degraded` while the log is away; 503 `{"status":"draining"}` when the hub is closing |
  *
  * A publish with an `Idempotency-Key` that comes again is answered as it was, and published once.
  *

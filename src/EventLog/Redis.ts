@@ -164,7 +164,8 @@ export const make = (options: RedisLogOptions = {}): Effect.Effect<EventLog["Typ
       maxEvents,
       maxAge: age,
       maxValues,
-      waitMillis
+      waitMillis,
+      room: Effect.suspend(() => reader.caughtUp(life.known().n - Math.min(maxUnread, maxEvents / 4)))
     })
 
     return EventLog.of({
@@ -183,6 +184,9 @@ export const make = (options: RedisLogOptions = {}): Effect.Effect<EventLog["Typ
       settled: Effect.suspend(() => reader.caughtUp(life.known().n))
     })
   })
+
+/** Entries that a node may have to read before it appends more. */
+const maxUnread = 16_384
 
 const unique = Effect.map(Effect.clock, (clock) => clock.unsafeCurrentTimeMillis().toString(36))
 

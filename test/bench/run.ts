@@ -14,6 +14,7 @@ import { writeFileSync } from "node:fs"
 import { availableParallelism, cpus, release } from "node:os"
 import { parseArgs } from "node:util"
 import { chart } from "./chart.js"
+import { nodes, withRedis, workers } from "./nodes.js"
 import { measure, type Measured, nodeServer, pinned, type Server } from "./measure.js"
 
 const { values } = parseArgs({
@@ -22,7 +23,7 @@ const { values } = parseArgs({
     json: { type: "boolean", default: false },
     svg: { type: "string" },
     repeat: { type: "string", default: "3" },
-    scenarios: { type: "string", default: "a,b,c,d,e,f,g,h,o,t" },
+    scenarios: { type: "string", default: "a,b,c,d,e,f,g,h,i,o,t" },
     servers: { type: "string" },
     cold: { type: "boolean", default: false },
     peer: { type: "string", multiple: true, default: [] }
@@ -326,6 +327,22 @@ const full = async () => {
       "10,000 resume": await times("10,000 resume", () => resumption(10_000))
     })
   )
+  if (has("redis-server")) {
+    await scenario(
+      "i",
+      "(i) nodes on one Redis: batches of 1,000 events of 64 B on each, then 100 events/s in all",
+      async () => ({
+        "memory, 1 node": await times("memory", () => nodes(1, "memory")),
+        "Redis, 1 node": await withRedis((url) => times("1 node", () => nodes(1, url))),
+        "Redis, 2 nodes": await withRedis((url) => times("2 nodes", () => nodes(2, url))),
+        "Redis, 3 nodes": await withRedis((url) => times("3 nodes", () => nodes(3, url)))
+      })
+    )
+  }
+  await scenario("i", "(i) --workers: 1,000 clients, batches of 50 events of 64 B over HTTP", async () => ({
+    "1 worker": await times("1 worker", () => workers(1)),
+    "2 workers": await times("2 workers", () => workers(2))
+  }))
   await scenario(
     "o",
     "(o) as (a) for 10 s, with the admin page open and the metrics scraped every second",

@@ -155,6 +155,13 @@ export const make = (
       }
     })
 
+    const waitFor = (n: number): Effect.Effect<void> =>
+      Effect.async<void>((resume) => {
+        const one = { n, resume: () => resume(Effect.void) }
+        waiting.add(one)
+        return Effect.sync(() => void waiting.delete(one))
+      }).pipe(Effect.raceFirst(pause(1000)))
+
     yield* loadValues
     yield* read.pipe(
       Effect.catchAll((failure) =>
@@ -179,13 +186,7 @@ export const make = (
         ),
       here: () => here,
       pageCount: () => Math.min(count, 512),
-      caughtUp: (n) =>
-        Effect.async<void>((resume) => {
-          if (here.n >= n) return resume(Effect.void)
-          const one = { n, resume: () => resume(Effect.void) }
-          waiting.add(one)
-          return Effect.sync(() => void waiting.delete(one))
-        }).pipe(Effect.raceFirst(pause(1000))),
+      caughtUp: (n) => Effect.suspend(() => (here.n >= n ? Effect.void : waitFor(n))),
       values
     }
   })

@@ -33,6 +33,8 @@ export interface Settings {
   readonly maxValues: number
   /** How long a publish may wait for Redis, in ms. */
   readonly waitMillis: number
+  /** Waits, for a bounded time, while this node has yet to read much: else it could fall behind what is kept. */
+  readonly room: Effect.Effect<void>
 }
 
 interface Waiting {
@@ -155,7 +157,7 @@ export const make = (link: Link, life: Life, settings: Settings): Effect.Effect<
       Effect.zipRight(
         Effect.suspend(() => {
           current = takeSome()
-          if (current.length > 0) return send(current)
+          if (current.length > 0) return Effect.zipRight(settings.room, send(current))
           some.unsafeClose()
           return Effect.void
         })
