@@ -40,8 +40,8 @@ export interface NewEntry {
  */
 export interface LogEntry extends NewEntry {
   /**
-   * The place: whoever got this entry and all before it in the order has seen everything up to here. In memory `epoch-seq`: the
-   * life of the log, and the number in it from 1 on, in base 36.
+   * The place: whoever got this entry and all before it in the order has seen everything up to here. In memory `epoch-seq`: four
+   * letters and digits for the life of the log, and the number in it from 1 on, in base 36.
    */
   readonly position: string
 }
@@ -268,8 +268,8 @@ export const makeMemory = (history?: HistoryOptions | boolean): Effect.Effect<Ev
   Effect.gen(function* () {
     const clock = yield* Effect.clock
     // Random, so that servers that start together differ; and of the time, so that lives with one seed do.
-    const salt = (yield* Random.nextIntBetween(0, epochs)) + clock.unsafeCurrentTimeMillis()
-    const epoch = (salt % epochs).toString(36).padStart(6, "0")
+    const salt = (yield* Random.nextIntBetween(0, 62 ** 4)) + clock.unsafeCurrentTimeMillis()
+    const epoch = toEpoch(salt)
     const kept =
       history === undefined || history === false ? undefined : new Kept(epoch, history === true ? {} : history)
     const tails = new Set<Tail>()
@@ -293,22 +293,26 @@ export const makeMemory = (history?: HistoryOptions | boolean): Effect.Effect<Ev
         Effect.sync(() => {
           const now = clock.unsafeCurrentTimeMillis()
           kept?.expire(now)
-          const placed = entries.map(({ event, namespace, text }): LogEntry => {
+          const placed: Array<LogEntry> = []
+          const positions: Array<string> = []
+          for (const { event, namespace, text } of entries) {
             last++
+            const position = here()
             const isKept = kept?.keeps(namespace) === true
             // What is not kept cannot be resumed from: it carries no id, not even its publisher's.
             const block =
               kept === undefined || (isKept && event.id !== undefined)
                 ? text
                 : isKept
-                  ? `id:${here()}\n${text}`
+                  ? "id:" + position + "\n" + text
                   : withoutId(text)
             const entry = new MemoryEntry(namespace, event, block, epoch, last, now)
             if (isKept) kept.add(entry)
-            return entry
-          })
+            placed.push(entry)
+            positions.push(position)
+          }
           for (const tail of tails) tail.offer(placed)
-          return placed.map((entry) => entry.position)
+          return positions
         }),
       tail: (tail) =>
         Effect.acquireRelease(
@@ -338,8 +342,11 @@ export const makeMemory = (history?: HistoryOptions | boolean): Effect.Effect<Ev
     })
   })
 
-/** How many there are: six digits in base 36. */
-const epochs = 36 ** 6
+const digits = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+
+/** Four digits in base 62: every event carries them, and 15 million are enough to tell lives apart. */
+const toEpoch = (salt: number): string =>
+  [1, 62, 62 ** 2, 62 ** 3].map((unit) => digits[Math.floor(salt / unit) % 62]).join("")
 
 /**
  * The memory log as a layer. See {@link makeMemory}.

@@ -32,13 +32,13 @@ const maxRetry = 2_147_483_647
 // A parser drops one space after the colon. One is written only where the value begins with a space itself, so nothing is lost.
 const field = (name: string, value: string): string => name + (value[0] === " " ? ": " : ":") + value + "\n"
 
+/** The last field of a block: a line for each line of the text, and the blank one. In few steps: each makes a string. */
 const lines = (name: string, text: string): string => {
-  const whole = field(name, text)
-  if (!text.includes("\n") && !text.includes("\r")) return whole
-  // Each line end but the field's own becomes one with the field's name behind it, and then lines that begin with a space
-  // get theirs: every "\n" in the text is one that was put there.
-  const named = whole.slice(0, -1).replace(lineEnds, `\n${name}:`) + "\n"
-  return named.replaceAll(`\n${name}: `, `\n${name}:  `)
+  const whole = name + (text[0] === " " ? ": " : ":") + text
+  if (!text.includes("\n") && !text.includes("\r")) return whole + "\n\n"
+  // Each line end becomes one with the field's name behind it, and then lines that begin with a space get theirs: every "\n"
+  // in the text is one that was put there.
+  return whole.replace(lineEnds, `\n${name}:`).replaceAll(`\n${name}: `, `\n${name}:  `) + "\n\n"
 }
 
 const loneSurrogate = "has a lone surrogate, which UTF-8 cannot carry"
@@ -107,7 +107,7 @@ export const toBlock = (event: SseEvent): string | InvalidEvent => {
     if (!event.event.isWellFormed()) return invalid("event", loneSurrogate)
     head += field("event", event.event)
   }
-  return head + lines("data", text) + "\n"
+  return head + lines("data", text)
 }
 
 const invalid = (name: InvalidEvent["field"], reason: string): InvalidEvent =>
@@ -120,7 +120,7 @@ const invalid = (name: InvalidEvent["field"], reason: string): InvalidEvent =>
  * @since 0.1.0
  * @category encoding
  */
-export const comment = (text: string): string => lines("", text) + "\n"
+export const comment = (text: string): string => lines("", text)
 
 /**
  * A `retry` block without an event: from now on the client waits this long, in ms, before it connects again. Taken as a
@@ -165,7 +165,7 @@ export const resetName = "sse-reset"
 /**
  * @internal
  */
-export const reset = (reset: Reset): string => field("event", resetName) + lines("data", JSON.stringify(reset)) + "\n"
+export const reset = (reset: Reset): string => field("event", resetName) + lines("data", JSON.stringify(reset))
 
 /**
  * A block as `toBlock` and the log make it, without its `id` line.

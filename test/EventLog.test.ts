@@ -95,7 +95,7 @@ describe("EventLog.layerMemory", () => {
       })
       const [first] = yield* log.append([entry("/a", "1"), entry("/a", "2", "own"), entry("/typing/7", "3", "no")])
       assert.deepStrictEqual(texts, [`id:${first}\ndata:1\n\n`, "id:own\ndata:2\n\n", "data:3\n\n"])
-      assert.match(first!, /^[0-9a-z]{6}-1$/)
+      assert.match(first!, /^[0-9A-Za-z]{4}-1$/)
       assert.strictEqual(yield* log.size, 2)
     })
   )

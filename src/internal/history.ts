@@ -142,7 +142,7 @@ export class History {
 
   /** The place of a position of this life, if it is not behind `last`. */
   parse(position: string, last: number): number | "unknown" | "restarted" {
-    const match = /^([0-9a-z]{6})-(0|[1-9a-z][0-9a-z]{0,9})$/.exec(position)
+    const match = /^([0-9A-Za-z]{4})-(0|[1-9a-z][0-9a-z]{0,9})$/.exec(position)
     if (match === null) return "unknown"
     if (match[1] !== this.epoch) return "restarted"
     const seq = Number.parseInt(match[2]!, 36)

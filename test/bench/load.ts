@@ -189,10 +189,11 @@ class Client {
       const begin = this.lead === 0 ? 100 : 105
       if (this.blockLength === 0 && this.eventLength > 0 && bytes[at] === begin) {
         const count = Math.floor((end - at) / this.eventLength)
-        // An id that has grown by a digit moves all that is behind it.
-        if (count > 0 && this.isEvent(bytes, at + (count - 1) * this.eventLength)) {
+        const lastOne = at + (count - 1) * this.eventLength
+        // An id that has grown by a digit moves all that is behind it, sometimes by whole events.
+        if (count > 0 && this.isEvent(bytes, lastOne) && this.isRun(bytes, at, lastOne, count)) {
           if (first === -1) first = at
-          last = at + (count - 1) * this.eventLength
+          last = lastOne
           at += count * this.eventLength
           whole += count
           continue
@@ -206,6 +207,12 @@ class Client {
   private isEvent(bytes: Buffer, at: number): boolean {
     const data = at + this.lead
     return bytes[data] === 100 && bytes[data + 4] === 58 && bytes[at + this.eventLength - 2] === 10
+  }
+
+  /** Whether the numbers at both ends fit, where they follow one another. If not, each is looked at. */
+  private isRun(bytes: Buffer, first: number, last: number, count: number): boolean {
+    const numberOf = (at: number) => digits(bytes, at + this.lead + numberAt, 10)
+    return options.namespaces !== undefined || numberOf(last) - numberOf(first) === count - 1
   }
 
   /** Byte by byte: comments, other fields, and events cut by the end of a read. */
