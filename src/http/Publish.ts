@@ -194,21 +194,41 @@ const decodeList = Schema.decodeUnknownEither(
   strict
 )
 
+/** @returns a text says what is wrong */
 const toEvent = (
   { json, ...event }: typeof Event.Type,
   namespace: string | undefined,
   where: Read["where"]
-): Read | undefined => {
+): Read | string => {
   const place = event.namespace ?? namespace
-  return place === undefined
-    ? undefined
-    : { event: { ...event, namespace: place, data: event.data ?? JSON.stringify(json) }, where }
+  if (place === undefined) return "namespace: is missing"
+  const data = event.data ?? textOf(json)
+  return data === undefined ? `json: ${tooDeep}` : { event: { ...event, namespace: place, data }, where }
 }
 
+/** The parser takes any depth; what walks through a value afterwards has only the stack. */
+const tooDeep = "is nested too deeply"
+
+const textOf = (json: unknown): string | undefined => {
+  try {
+    return JSON.stringify(json)
+  } catch {
+    return undefined
+  }
+}
+
+/** Characters of a message, which repeats what was sent. */
+const maxReason = 300
+
 const reasonOf = (error: ParseResult.ParseError): string => {
-  const issue = ParseResult.ArrayFormatter.formatErrorSync(error)[0]
-  const where = issue === undefined || issue.path.length === 0 ? "" : `${issue.path.map(String).join(".")}: `
-  return `${where}${issue?.message ?? "not an event"}`
+  try {
+    const issue = ParseResult.ArrayFormatter.formatErrorSync(error)[0]
+    const where = issue === undefined || issue.path.length === 0 ? "" : `${issue.path.map(String).join(".")}: `
+    const reason = `${where}${issue?.message ?? "not an event"}`
+    return reason.length > maxReason ? reason.slice(0, maxReason) + "…" : reason
+  } catch {
+    return tooDeep
+  }
 }
 
 const toText = (body: Uint8Array): Effect.Effect<string, Refused> =>
@@ -228,7 +248,7 @@ const readLines = (body: Uint8Array, namespace: string | undefined): Effect.Effe
       const decoded = decodeLine(line)
       if (Either.isLeft(decoded)) return yield* badRequest(`line ${where.line}: ${reasonOf(decoded.left)}`, where)
       const event = toEvent(decoded.right, namespace, where)
-      if (event === undefined) return yield* badRequest(`line ${where.line}: namespace: is missing`, where)
+      if (typeof event === "string") return yield* badRequest(`line ${where.line}: ${event}`, where)
       events.push(event)
     }
     return events.length === 0 ? yield* badRequest("the batch has no events") : events
@@ -243,7 +263,9 @@ const readList = (body: Uint8Array): Effect.Effect<ReadonlyArray<Read>, Refused>
       if (index % slice === slice - 1) yield* turn
       const decoded = decodeEvent(one)
       if (Either.isLeft(decoded)) return yield* badRequest(`events.${index}: ${reasonOf(decoded.left)}`, { index })
-      events.push(toEvent(decoded.right, undefined, { index })!)
+      const event = toEvent(decoded.right, undefined, { index })
+      if (typeof event === "string") return yield* badRequest(`events.${index}: ${event}`, { index })
+      events.push(event)
     }
     return events.length === 0 ? yield* badRequest("the batch has no events") : events
   })

@@ -72,6 +72,27 @@ describe("POST /publish", () => {
     }).pipe(Effect.provide(SseTest.layer()))
   )
 
+  it.scoped("refuses what is nested deeper than the stack, and repeats little of what is wrong", () =>
+    Effect.gen(function* () {
+      const publish = yield* routes()
+      const deep = "[".repeat(200_000) + "]".repeat(200_000)
+      const lines = { "content-type": "application/x-ndjson" }
+      for (const field of ["data", "json"]) {
+        const event = `{"namespace":"/orders","${field}":${deep}}`
+        const inList = yield* publish(`{"events":[${event}]}`)
+        assert.strictEqual(inList.status, 400)
+        assert.match(inList.text, /"events.0: .*nested too deeply","index":0/)
+        const inLine = yield* publish(event, lines)
+        assert.strictEqual(inLine.status, 400)
+        assert.match(inLine.text, /line 1: .*nested too deeply/)
+      }
+      for (const body of [deep, `{"events":${deep}}`]) assert.strictEqual((yield* publish(body)).status, 400)
+      const long = yield* publish({ events: [{ namespace: "/orders", data: { long: "x".repeat(100_000) } }] })
+      assert.strictEqual(long.status, 400)
+      assert.isBelow(long.text.length, 500)
+    }).pipe(Effect.provide(SseTest.layer()))
+  )
+
   it.scoped("takes all or none: each must be valid, and allowed; `/` need not be", () =>
     Effect.gen(function* () {
       const publish = yield* routes()
@@ -95,9 +116,8 @@ describe("POST /publish", () => {
       for (const bad of ["", "[]", "{}", '{"events":[]}', '{"events":{}}', '{"events":[],"x":1}', '"x"']) {
         assert.strictEqual((yield* publish(bad)).status, 400, bad)
       }
-      const line = yield* publish('{"namespace":"/orders","data":"x"}\n{"data":"x"}', {
-        "content-type": "application/x-ndjson"
-      })
+      const lines = { "content-type": "application/x-ndjson" }
+      const line = yield* publish('{"namespace":"/orders","data":"x"}\n{"data":"x"}', lines)
       assert.include(line.text, '"message":"line 2: namespace: is missing","line":2')
       for (const namespace of ["/", "/users/1", "/stock", "/*"]) {
         assert.strictEqual((yield* publish({ events: [good, { namespace, data: "x" }] })).status, 403, namespace)
