@@ -229,9 +229,12 @@ const logChange = (change: ClientChange): Effect.Effect<void> => {
       )
 }
 
-/** Characters that a terminal would not show, or that turn the direction of what it shows, as escapes. */
+/**
+ * Characters that would end the line, that a terminal obeys or does not show, or that turn the direction of what it shows, as
+ * escapes. A principal's id may hold any.
+ */
 const visible = (text: string): string =>
-  text.replace(/[\p{Cf}\p{Zl}\p{Zp}]/gu, (char) => `\\u{${char.codePointAt(0)!.toString(16)}}`)
+  text.replace(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu, (char) => `\\u{${char.codePointAt(0)!.toString(16)}}`)
 
 /**
  * What the standalone server reads besides the hub's options.

@@ -166,10 +166,12 @@ describe("SseServer", () => {
     Effect.gen(function* () {
       const lines: Array<string> = []
       const logger = Logger.make(({ annotations, message }) => {
-        lines.push(`${String(message)} ${String(HashMap.unsafeGet(annotations, "namespace"))}`)
+        const { namespace, principal } = Object.fromEntries(HashMap.toEntries(annotations))
+        lines.push(`${String(message)} ${String(namespace)} ${String(principal)}`)
       })
+      const subscribe = () => Effect.succeed({ id: "ann\nlevel=ERROR\u001b[31m" })
       const runtime = ManagedRuntime.make(
-        SseServer.layer({ port: 0 }).pipe(
+        SseServer.layer({ port: 0, subscribe }).pipe(
           Layer.provideMerge(SseLayer),
           Layer.provide(Logger.replace(Logger.defaultLogger, logger))
         )
@@ -178,7 +180,8 @@ describe("SseServer", () => {
       const client = yield* connect(listening, "/subscribe/a%E2%80%AEb")
       yield* client.until((body) => body !== "")
       yield* Effect.promise(() => runtime.dispose())
-      assert.deepStrictEqual(lines, ["connected /a\\u{202e}b", "disconnected /a\\u{202e}b"])
+      const who = "/a\\u{202e}b ann\\u{a}level=ERROR\\u{1b}[31m"
+      assert.deepStrictEqual(lines, [`connected ${who}`, `disconnected ${who}`])
     })
   )
 
