@@ -306,7 +306,7 @@ export const redisFromEnv: Config.Config<Option.Option<RedisLogOptions>> = Confi
   url: Config.option(
     Config.redacted("SSE_REDIS_URL").pipe(
       Config.validate({
-        message: "must begin with redis:// or rediss://",
+        message: "SSE_REDIS_URL must begin with redis:// or rediss://",
         validation: (url) => /^rediss?:\/\/./.test(Redacted.value(url))
       }),
       Config.withDescription("the Redis that all nodes share")

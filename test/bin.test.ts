@@ -324,6 +324,7 @@ describe("effect-sse serve", () => {
       { SSE_JWT_ISSUER: "https://login.example" },
       /SSE_JWT_SECRET.*SSE_JWT_JWKS_URL/
     ],
+    ["a log that is no Redis", ["serve"], { SSE_REDIS_URL: "http://a" }, /SSE_REDIS_URL.*redis:/],
     ["an origin that is none", ["serve"], { SSE_CORS_ORIGINS: "a.example" }, /"a.example" is not an origin/],
     ["an address it has not", ["serve", "--host", "192.0.2.1", "--port", "0"], {}, /cannot listen/],
     ["an unknown flag", ["serve", "--prot", "1"], {}, /--prot/],
