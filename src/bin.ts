@@ -170,14 +170,16 @@ const tokenMade = "EFFECT_SSE_TOKEN_MADE"
 /** This process only holds the workers, and the log if Redis does not; what is wrong with the settings it says before. */
 const supervise = (count: number, settings: Map<string, string>) =>
   Effect.gen(function* () {
-    const { jwt, publishToken } = yield* SseServer.fromEnv
+    const logger = loggers[yield* readLog]
+    const { jwt, publishToken, tls } = yield* SseServer.fromEnv
     const [{ history }, redis] = yield* Config.all([SseConfig.hubFromEnv, SseConfig.redisFromEnv])
     const log = Option.isSome(redis) ? undefined : yield* EventLog.makeMemory(history)
     if (Option.isNone(publishToken) && jwt === undefined) {
       settings.set("SSE_PUBLISH_TOKEN", makeToken())
       settings.set(tokenMade, "yes")
     }
-    const code = yield* Workers.run(count, log, Object.fromEntries(settings))
+    const env = Object.fromEntries(settings)
+    const code = yield* Effect.provide(Workers.run(count, log, env, tls !== undefined), logger)
     // The worker has said why.
     yield* Effect.sync(() => (process.exitCode = code))
   })

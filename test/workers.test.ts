@@ -1,11 +1,13 @@
 /** `effect-sse serve --workers`: several processes on one port. */
 import { assert, describe, it } from "@effect/vitest"
 import { Effect } from "effect"
+import { writeFileSync } from "node:fs"
 import { node } from "./support/command.js"
 import { connect, request } from "./support/rawClient.js"
 import { redisServer } from "./support/redis.js"
 import { resumingClient } from "./support/resuming.js"
 import { eventually } from "./support/server.js"
+import { certificate, handshake } from "./support/tls.js"
 
 const serve = (env: Record<string, string> = {}, ...args: ReadonlyArray<string>) =>
   Effect.gen(function* () {
@@ -14,12 +16,12 @@ const serve = (env: Record<string, string> = {}, ...args: ReadonlyArray<string>)
       SSE_DRAIN: "100 millis",
       ...env
     })
-    const [, port] = yield* server.until(/listens on http:\/\/127\.0\.0\.1:(\d+)/)
+    const [, port] = yield* server.until(/https?:\/\/127\.0\.0\.1:(\d+)/)
     return { ...server, port: Number(port) }
   })
 
-const publish = (port: number, data: string) =>
-  request(port, "/publish/n", { method: "POST", headers: { Authorization: "Bearer secret" }, body: data })
+const publish = (port: number, data: string, tls = false) =>
+  request(port, "/publish/n", { tls, method: "POST", headers: { Authorization: "Bearer secret" }, body: data })
 
 /** The workers' process ids, from what they log. */
 const children = (parent: number) =>
@@ -81,6 +83,39 @@ describe("effect-sse serve --workers", () => {
         assert.match(body, /retry:\d+\n\n$/)
         assert.isTrue(clean)
       }
+      assert.strictEqual(yield* server.exit, 0)
+    })
+  )
+
+  it.scopedLive("SIGHUP: all workers read the certificate again, and streams go on", () =>
+    Effect.gen(function* () {
+      const { renew, tls } = yield* certificate
+      const server = yield* serve({ SSE_TLS_KEY: tls.key, SSE_TLS_CERT: tls.cert })
+      const clients = yield* Effect.replicateEffect(connect(server.port, "/subscribe/n", { tls: true }), 4)
+      for (const client of clients) yield* client.until((body) => body !== "")
+      renew("second")
+      server.process.kill("SIGHUP")
+      yield* server.until(/(certificate renewed[^]*){2}/)
+      for (let i = 0; i < 4; i++) assert.match(yield* handshake(server.port), /^second /)
+      assert.strictEqual((yield* publish(server.port, "still there", true)).status, 202)
+      for (const client of clients) yield* client.until((body) => body.endsWith("data:still there\n\n"))
+    })
+  )
+
+  it.scopedLive("a worker that cannot be replaced now is later, and the others go on", () =>
+    Effect.gen(function* () {
+      const { renew, tls } = yield* certificate
+      const server = yield* serve({ SSE_TLS_KEY: tls.key, SSE_TLS_CERT: tls.cert, SSE_LOG: "json" })
+      const before = yield* children(server.process.pid!)
+      writeFileSync(tls.cert, "no certificate")
+      process.kill(before[0]!, "SIGKILL")
+      yield* server.until(/not usable[^]*not usable/)
+      assert.strictEqual((yield* request(server.port, "/healthz", { tls: true })).status, 200)
+      renew("second")
+      yield* eventually(Effect.map(handshake(server.port), (said) => said.startsWith("second ")))
+      assert.include(yield* children(server.process.pid!), before[1]!)
+      assert.match(server.output(), /^\{.*worker 0 ended.*\}$/m, "logged as the workers log")
+      server.process.kill("SIGTERM")
       assert.strictEqual(yield* server.exit, 0)
     })
   )

@@ -23,12 +23,15 @@ const replaceMillis = 1000
 
 const stopMessage = "effect-sse-stop"
 
+/** Tells a worker to do what it does at SIGHUP: the signal itself would end one that has just begun. */
+const renewMessage = "effect-sse-renew"
+
 /** The way from a worker to the process that started it. */
 const channel: RemoteLog.Channel = {
   send: (message) => void process.send?.(message),
   listen: (listener) => {
     const onMessage = (message: unknown) => {
-      if (message !== stopMessage) listener(message as RemoteLog.Message)
+      if (typeof message === "object") listener(message as RemoteLog.Message)
     }
     process.on("message", onMessage)
     return () => void process.off("message", onMessage)
@@ -43,6 +46,7 @@ const stop = new Promise<void>((resolve) => {
   if (!isWorker) return
   process.on("message", (message) => {
     if (message === stopMessage) resolve()
+    else if (message === renewMessage) process.emit("SIGHUP", "SIGHUP")
   })
 })
 
@@ -66,21 +70,23 @@ const channelTo = (worker: Worker): RemoteLog.Channel => ({
 
 /**
  * Runs workers until it is interrupted, then tells them to end, and waits until they have. One that ends by itself is
- * replaced; one that never came to listen ends all.
+ * replaced, as often as it takes; one of the first that never came to listen ends all.
  *
  * @param log the log that the workers use; `undefined`: they have one of their own
  * @param env for the workers, beside this process's environment
+ * @param renews whether the workers read files again at SIGHUP, which this process then hands on to them
  * @returns the exit code of a worker that could not begin
  */
 export const run = (
   count: number,
   log: EventLog["Type"] | undefined,
-  env: Record<string, string>
+  env: Record<string, string>,
+  renews: boolean
 ): Effect.Effect<number> =>
   Effect.scoped(
     Effect.gen(function* () {
       const load = yield* RemoteLog.makeLoad
-      const ended = yield* Queue.unbounded<{ readonly index: number; readonly code: number; readonly began: boolean }>()
+      const ended = yield* Queue.unbounded<{ readonly index: number; readonly code: number; readonly needed: boolean }>()
       const workers = new Set<Worker>()
       // Of the log as each worker has it: they need it until they have ended.
       const scopes = new Map<number, Scope.CloseableScope>()
@@ -104,29 +110,40 @@ export const run = (
           }
         }).pipe(Effect.zipRight(Effect.forEach(scopes.keys(), close, { discard: true })))
       )
-      const start = (index: number, replaces: Record<string, string>) =>
+      if (renews) {
+        const renew = () => {
+          for (const worker of workers) if (worker.isConnected()) worker.send(renewMessage, () => {})
+        }
+        yield* Effect.acquireRelease(
+          Effect.sync(() => process.on("SIGHUP", renew)),
+          () => Effect.sync(() => process.off("SIGHUP", renew))
+        )
+      }
+      const start = (index: number, replaces: boolean) =>
         Effect.gen(function* () {
           const own = yield* Scope.make()
           scopes.set(index, own)
-          const worker = cluster.fork({ ...env, ...replaces, EFFECT_SSE_WORKER: String(index) })
+          const replacing = replaces ? { EFFECT_SSE_REPLACES: "yes" } : {}
+          const worker = cluster.fork({ ...env, ...replacing, EFFECT_SSE_WORKER: String(index) })
           workers.add(worker)
-          let began = false
-          worker.once("listening", () => (began = true))
+          // Once they have begun the settings are right; what is wrong with a later one may pass, and the others go on.
+          let needed = !replaces
+          worker.once("listening", () => (needed = false))
           worker.on("error", () => {})
           worker.once("exit", (code: number | null) => {
             workers.delete(worker)
-            if (!stopping) ended.unsafeOffer({ index, code: code ?? 1, began })
+            if (!stopping) ended.unsafeOffer({ index, code: code ?? 1, needed })
           })
           if (log !== undefined) yield* Scope.extend(RemoteLog.serve(log, channelTo(worker), load), own)
         })
-      for (let index = 0; index < count; index++) yield* start(index, {})
+      for (let index = 0; index < count; index++) yield* start(index, false)
       for (;;) {
-        const { began, code, index } = yield* Queue.take(ended)
+        const { code, index, needed } = yield* Queue.take(ended)
         yield* close(index)
-        if (!began) return code === 0 ? 1 : code
+        if (needed) return code === 0 ? 1 : code
         yield* Effect.logError(`effect-sse: worker ${index} ended with code ${code}, and is replaced`)
         yield* pause(replaceMillis)
-        yield* start(index, { EFFECT_SSE_REPLACES: "yes" })
+        yield* start(index, true)
       }
     })
   )

@@ -6,29 +6,17 @@ import type { EventEmitter } from "node:events"
 import { writeFileSync } from "node:fs"
 import * as Http2 from "node:http2"
 import * as Net from "node:net"
-import * as Tls from "node:tls"
 import * as Browser from "../support/chromium.js"
 import { command, node } from "../support/command.js"
 import { connect, request } from "../support/rawClient.js"
 import { eventually, port as portOf, serverLayer } from "../support/server.js"
-import { certificate, http2, watch } from "../support/tls.js"
+import { certificate, handshake, http2, watch } from "../support/tls.js"
 
 const served = (options?: SseServer.ServerOptions, hub?: SseConfig.HubOptions) =>
   Layer.unwrapScoped(Effect.map(certificate, ({ tls }) => serverLayer({ tls, ...options }, hub)))
 
 const clientCount = (count: number) =>
   Effect.flatMap(SseHub.SseHub, (hub) => eventually(Effect.map(hub.clients, (clients) => clients.length === count)))
-
-/** The names of the certificate and the protocol that a new connection gets. */
-const handshake = (port: number, options: Tls.ConnectionOptions = {}) =>
-  Effect.async<string, Error>((resume) => {
-    const socket = Tls.connect({ port, host: "127.0.0.1", rejectUnauthorized: false, ...options }, () => {
-      const said = `${socket.getPeerCertificate().subject.CN} ${socket.alpnProtocol} ${socket.getProtocol()}`
-      socket.destroy()
-      resume(Effect.succeed(said))
-    })
-    socket.on("error", (error) => resume(Effect.fail(error)))
-  })
 
 const serve = (env: Record<string, string>) =>
   Effect.gen(function* () {

@@ -5,6 +5,7 @@ import { mkdtempSync, readFileSync, rmSync } from "node:fs"
 import * as Http2 from "node:http2"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
+import * as Tls from "node:tls"
 import { eventually } from "./server.js"
 
 export interface Certificate {
@@ -34,6 +35,17 @@ export const certificate: Effect.Effect<Certificate, never, Scope.Scope> = Effec
   renew("first")
   return { tls, pem: () => ({ key: readFileSync(tls.key, "utf8"), cert: readFileSync(tls.cert, "utf8") }), renew }
 })
+
+/** The names of the certificate and the protocol that a new connection gets. */
+export const handshake = (port: number, options: Tls.ConnectionOptions = {}) =>
+  Effect.async<string, Error>((resume) => {
+    const socket = Tls.connect({ port, host: "127.0.0.1", rejectUnauthorized: false, ...options }, () => {
+      const said = `${socket.getPeerCertificate().subject.CN} ${socket.alpnProtocol} ${socket.getProtocol()}`
+      socket.destroy()
+      resume(Effect.succeed(said))
+    })
+    socket.on("error", (error) => resume(Effect.fail(error)))
+  })
 
 export interface Http2Stream {
   readonly stream: Http2.ClientHttp2Stream
