@@ -201,8 +201,10 @@ const serve = (withDemo: boolean) =>
     const jwt = jwtOptions === undefined ? undefined : yield* jwtHooks(jwtOptions)
     const token = Option.getOrElse(publishToken, () => Redacted.make(makeToken()))
     const byToken = tokens({ publisher: token })
+    const stores = Workers.isWorker ? yield* Workers.stores : {}
     const server = SseServer.layer({
       ...config,
+      ...stores,
       subscribe: jwt?.subscribe,
       publish:
         jwt === undefined
@@ -232,7 +234,7 @@ const serve = (withDemo: boolean) =>
       Effect.provide(Layer.provideMerge(server, hubLayer).pipe(Layer.provideMerge(loggers[log]))),
       Workers.isWorker ? Effect.ensuring(Workers.leave) : identity
     )
-  })
+  }).pipe(Effect.scoped)
 
 const main = Effect.gen(function* () {
   const { positionals, values } = yield* readArguments

@@ -3,8 +3,9 @@ import { afterAll, assert, beforeAll, describe, it } from "@effect/vitest"
 import { EventLog, Namespace, type SseError } from "effect-sse"
 import * as RedisLog from "effect-sse/EventLog/Redis"
 import { Effect, Exit, Scope } from "effect"
-import { MessageChannel, type MessagePort } from "node:worker_threads"
+import { MessageChannel } from "node:worker_threads"
 import * as RemoteLog from "../src/internal/remoteLog.js"
+import { channelOf } from "./support/channel.js"
 import { type RedisServer, redisServer } from "./support/redis.js"
 import { eventually } from "./support/server.js"
 
@@ -29,14 +30,6 @@ beforeAll(async () => {
   server = await Effect.runPromise(Scope.extend(redisServer(), scope))
 })
 afterAll(() => Effect.runPromise(Scope.close(scope, Exit.void)))
-
-const channelOf = (port: MessagePort): RemoteLog.Channel => ({
-  send: (message) => port.postMessage(message),
-  listen: (listener) => {
-    port.on("message", listener)
-    return () => void port.off("message", listener)
-  }
-})
 
 const engines: Record<string, (options: Options) => Nodes> = {
   memory: (options) => ({

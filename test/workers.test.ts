@@ -1,8 +1,9 @@
 /** `effect-sse serve --workers`: several processes on one port. */
 import { assert, describe, it } from "@effect/vitest"
-import { Effect } from "effect"
+import { Clock, Effect } from "effect"
 import { writeFileSync } from "node:fs"
 import { node } from "./support/command.js"
+import { bySecret, claims, secret, sign } from "./support/jwt.js"
 import { connect, request } from "./support/rawClient.js"
 import { redisServer } from "./support/redis.js"
 import { resumingClient } from "./support/resuming.js"
@@ -84,6 +85,37 @@ describe("effect-sse serve --workers", () => {
         assert.isTrue(clean)
       }
       assert.strictEqual(yield* server.exit, 0)
+    })
+  )
+
+  it.scopedLive("a ticket is taken by any worker, once; what comes again with its key is published once", () =>
+    Effect.gen(function* () {
+      const server = yield* serve({ SSE_JWT_SECRET: secret })
+      const now = Math.floor((yield* Clock.currentTimeMillis) / 1000)
+      const Authorization = `Bearer ${yield* sign(bySecret(), claims(now))}`
+      // Connections are handed out in turn, so what is asked an odd number of times comes to all of them.
+      for (let i = 0; i < 3; i++) {
+        const { body } = yield* request(server.port, "/tickets?ns=/pets", {
+          method: "POST",
+          headers: { Authorization }
+        })
+        const { ticket } = JSON.parse(body) as { readonly ticket: string }
+        const heads = yield* Effect.replicateEffect(
+          Effect.flatMap(connect(server.port, `/subscribe/pets?ticket=${ticket}`), ({ head }) => head),
+          4
+        )
+        assert.deepStrictEqual(heads.map((head) => head.slice(9, 12)).sort(), ["200", "401", "401", "401"])
+        const answers = yield* Effect.replicateEffect(
+          request(server.port, "/publish/pets/dogs", {
+            method: "POST",
+            headers: { Authorization, "Idempotency-Key": `key-${i}` },
+            body: "x"
+          }),
+          3
+        )
+        assert.deepStrictEqual(new Set(answers.map(({ body }) => body)).size, 1)
+        assert.strictEqual(answers.filter(({ head }) => head.includes("idempotency-replayed: true")).length, 2)
+      }
     })
   )
 

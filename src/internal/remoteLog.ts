@@ -14,10 +14,10 @@ import { EventLog, type History, type LogEntry, type NewEntry, type Tail, type T
 import { EventLogError } from "../SseError.js"
 
 /** A way for messages that can be cloned. */
-export interface Channel {
-  readonly send: (message: Message) => void
-  /** Gives what ends it. */
-  readonly listen: (listener: (message: Message) => void) => () => void
+export interface Channel<M = Message> {
+  readonly send: (message: M) => void
+  /** Gives what ends it. Listeners hear the messages of others, too. */
+  readonly listen: (listener: (message: M) => void) => () => void
 }
 
 type Operation = "append" | "tail" | "about" | "size" | "health" | "locate" | "read" | "latest"

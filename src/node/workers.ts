@@ -1,6 +1,6 @@
 /**
  * `effect-sse serve --workers N`: several processes on one port, with one log. This process takes the connections and hands
- * them out in turn; without Redis it holds the log as well.
+ * them out in turn, and keeps tickets and idempotency keys; without Redis it holds the log as well.
  *
  * @internal
  */
@@ -11,7 +11,10 @@ import * as Scope from "effect/Scope"
 import cluster, { type Worker } from "node:cluster"
 import { pause } from "../internal/eventLoop.js"
 import * as RemoteLog from "../internal/remoteLog.js"
+import * as RemoteStores from "../internal/remoteStores.js"
 import type { EventLog } from "../EventLog.js"
+import * as Idempotency from "../Idempotency.js"
+import * as Tickets from "../Tickets.js"
 
 /** Whether this process is a worker, whether it is the first one, and whether it stands in for one that ended. */
 export const isWorker: boolean = cluster.isWorker
@@ -27,19 +30,22 @@ const stopMessage = "effect-sse-stop"
 const renewMessage = "effect-sse-renew"
 
 /** The way from a worker to the process that started it. */
-const channel: RemoteLog.Channel = {
+const channel = <M>(): RemoteLog.Channel<M> => ({
   send: (message) => void process.send?.(message),
   listen: (listener) => {
     const onMessage = (message: unknown) => {
-      if (typeof message === "object") listener(message as RemoteLog.Message)
+      if (typeof message === "object") listener(message as M)
     }
     process.on("message", onMessage)
     return () => void process.off("message", onMessage)
   }
-}
+})
 
 /** The log of the process that started this one. */
-export const log = RemoteLog.connect(channel)
+export const log = RemoteLog.connect(channel())
+
+/** Its tickets and idempotency keys. */
+export const stores = RemoteStores.connect(channel())
 
 // Listened for from the beginning: a worker may be told before it has begun.
 const stop = new Promise<void>((resolve) => {
@@ -58,11 +64,11 @@ export const leave: Effect.Effect<void> = Effect.sync(() => {
   if (process.connected) process.disconnect()
 })
 
-const channelTo = (worker: Worker): RemoteLog.Channel => ({
+const channelTo = <M extends object>(worker: Worker): RemoteLog.Channel<M> => ({
   // One that has gone takes nothing; its end is seen elsewhere.
   send: (message) => void (worker.isConnected() && worker.send(message, () => {})),
   listen: (listener) => {
-    const onMessage = (message: unknown) => listener(message as RemoteLog.Message)
+    const onMessage = (message: unknown) => listener(message as M)
     worker.on("message", onMessage)
     return () => void worker.off("message", onMessage)
   }
@@ -86,9 +92,14 @@ export const run = (
   Effect.scoped(
     Effect.gen(function* () {
       const load = yield* RemoteLog.makeLoad
-      const ended = yield* Queue.unbounded<{ readonly index: number; readonly code: number; readonly needed: boolean }>()
+      const shared = { tickets: Tickets.unsafeMakeMemory(), idempotency: Idempotency.unsafeMakeMemory() }
+      const ended = yield* Queue.unbounded<{
+        readonly index: number
+        readonly code: number
+        readonly needed: boolean
+      }>()
       const workers = new Set<Worker>()
-      // Of the log as each worker has it: they need it until they have ended.
+      // Of what each worker uses here: they need it until they have ended.
       const scopes = new Map<number, Scope.CloseableScope>()
       const close = (index: number) => Effect.suspend(() => Scope.close(scopes.get(index)!, Exit.void))
       let stopping = false
@@ -134,6 +145,7 @@ export const run = (
             workers.delete(worker)
             if (!stopping) ended.unsafeOffer({ index, code: code ?? 1, needed })
           })
+          yield* Scope.extend(RemoteStores.serve(shared, channelTo(worker)), own)
           if (log !== undefined) yield* Scope.extend(RemoteLog.serve(log, channelTo(worker), load), own)
         })
       for (let index = 0; index < count; index++) yield* start(index, false)
