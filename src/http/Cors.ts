@@ -48,7 +48,7 @@ export interface Cors {
 }
 
 /** What a page may read of an answer's head, besides what it always may. */
-const exposed = "idempotency-replayed, sse-keepalive, sse-reset"
+const exposed = "idempotency-replayed, retry-after, sse-keepalive, sse-reset"
 
 /** What a page may send: also what Effect's `HttpClient` tells of a trace. */
 const accepted =

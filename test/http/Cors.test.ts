@@ -40,7 +40,7 @@ describe("Cors", () => {
       const cookie = `jwt=${yield* sign(bySecret(), claims(0))}`
       const any = {
         "access-control-allow-origin": "*",
-        "access-control-expose-headers": "idempotency-replayed, sse-keepalive, sse-reset"
+        "access-control-expose-headers": "idempotency-replayed, retry-after, sse-keepalive, sse-reset"
       }
       for (const headers of [{ origin: app }, { origin: "null" }, {}] as ReadonlyArray<Record<string, string>>) {
         const open = yield* send("GET", "/subscribe/pets", { ...headers, cookie })
@@ -96,7 +96,7 @@ describe("Cors", () => {
             vary: "Origin",
             "access-control-allow-origin": origin,
             "access-control-allow-credentials": "true",
-            "access-control-expose-headers": "idempotency-replayed, sse-keepalive, sse-reset"
+            "access-control-expose-headers": "idempotency-replayed, retry-after, sse-keepalive, sse-reset"
           }
           for (const [method, path, status] of [
             ["GET", "/subscribe/pets", 200],
