@@ -113,8 +113,8 @@ const banner = (token: string, needsToken: boolean, demo: boolean, admin: Access
       [
         `effect-sse listens on ${address}`,
         "",
-        `  subscribe   curl -N ${needsToken ? "-H 'Authorization: Bearer $TOKEN' " : ""}${address}/subscribe/${demo ? "pets" : ""}`,
-        `  publish     curl -H 'Authorization: Bearer ${token}' --data-binary 'Corgi' '${address}/publish/pets/dogs?event=new-dog'`,
+        `  subscribe   curl -N ${needsToken ? '-H "Authorization: Bearer $TOKEN" ' : ""}${address}/subscribe/${demo ? "pets" : ""}`,
+        `  publish     curl -H "Authorization: Bearer ${token}" --data-binary 'Corgi' '${address}/publish/pets/dogs?event=new-dog'`,
         ...(admin === "off" ? [] : [`  admin page  ${address}/admin/`]),
         ""
       ].join("\n")

@@ -23,7 +23,7 @@ describe("effect-sse serve", () => {
       const time = yield* connect(server.port, "/subscribe/time")
       yield* time.until((body) => /data:\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d/.test(body))
       const [, line] = yield* server.until(/publish +curl (.*)/)
-      const [, header, data, url] = /-H '(.*?)' --data-binary '(.*?)' '(.*?)'/.exec(line!)!
+      const [, header, data, url] = /-H "(.*?)" --data-binary '(.*?)' '(.*?)'/.exec(line!)!
       const [name, value] = header!.split(": ")
       const response = yield* Effect.promise(() =>
         fetch(url!, { method: "POST", headers: { [name!]: value! }, body: `${data} by curl` })
@@ -223,6 +223,8 @@ describe("effect-sse serve", () => {
       assert.strictEqual((yield* publish("chosen-by-me")).status, 202)
       assert.strictEqual((yield* publish("other")).status, 403)
       assert.notInclude(server.output(), "chosen-by-me")
+      // Between single quotes a shell would not put in what it stands for.
+      assert.include(server.output(), '-H "Authorization: Bearer $SSE_PUBLISH_TOKEN"')
     })
   )
 
@@ -239,7 +241,7 @@ describe("effect-sse serve", () => {
           SSE_JWT_AUDIENCE: "live",
           SSE_JWT_COOKIE: "session"
         })
-        assert.match(server.output(), /curl -N -H 'Authorization: Bearer \$TOKEN' /)
+        assert.match(server.output(), /curl -N -H "Authorization: Bearer \$TOKEN" /)
         const now = Math.floor((yield* Clock.currentTimeMillis) / 1000)
         const who = { iss: "https://login.example", aud: "live" }
         const ask = (path: string, token: string, method = "GET", headers: Record<string, string> = {}) =>

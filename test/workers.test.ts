@@ -74,7 +74,7 @@ describe("effect-sse serve --workers", () => {
   it.scopedLive("ends with every stream told when to come back, and prints a token that it made", () =>
     Effect.gen(function* () {
       const server = yield* serve({ SSE_PUBLISH_TOKEN: "" }, "--demo")
-      assert.match(server.output(), /Authorization: Bearer [\w-]{24}'/)
+      assert.match(server.output(), /Authorization: Bearer [\w-]{24}"/)
       assert.strictEqual(server.output().split("listens on").length, 2, "told once")
       const clients = yield* Effect.replicateEffect(connect(server.port, "/subscribe/time"), 6)
       for (const client of clients) yield* client.until((body) => (body.match(/data:2/g) ?? []).length === 2)
