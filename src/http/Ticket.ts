@@ -72,8 +72,8 @@ export const handle = <R>(
     const request = yield* HttpServerRequest.HttpServerRequest
     if (request.method !== "POST") return Refusal.methodNotAllowed("POST, OPTIONS")
     const hub = yield* SseHub
-    const named = Namespaces.isJson(request) ? yield* Namespaces.inBody(request) : Namespaces.inQuery(request)
-    const namespaces = yield* Namespaces.parse(named, hub)
+    const listed = Namespaces.isJson(request) ? yield* Namespaces.inBody(request) : []
+    const namespaces = yield* Namespaces.parse([...Namespaces.inQuery(request), ...listed], hub)
     const principal = yield* Access.check(options.authorize, request, namespaces, hub)
     const ticket = base64url(crypto.getRandomValues(new Uint8Array(32)))
     yield* options.tickets.put(yield* digest(ticket), { principal, namespaces }, options.lifetimeMillis)
