@@ -236,11 +236,18 @@ const serve = (withDemo: boolean) =>
     )
   }).pipe(Effect.scoped)
 
+/** An empty setting is none; but one that keeps people out must not let them in because it got lost on its way. */
+const keepsOut = /^SSE_JWT_(?:SECRET|JWKS_URL)$/
+
 const main = Effect.gen(function* () {
   const { positionals, values } = yield* readArguments
   if (values.help) return yield* Console.log(usage)
   if (positionals.length !== 1 || positionals[0] !== "serve") return yield* Effect.fail(new Usage(`\n${usage}`))
-  const settings = new Map(Object.entries(process.env).flatMap(([name, value]) => (value ? [[name, value]] : [])))
+  const settings = new Map(
+    Object.entries(process.env).flatMap(([name, value = ""]) =>
+      value === "" && !keepsOut.test(name) ? [] : [[name, value]]
+    )
+  )
   if (values.host !== undefined) settings.set("SSE_HOST", values.host)
   if (values.port !== undefined) settings.set("SSE_PORT", values.port)
   const workers = values.workers ?? "1"

@@ -319,6 +319,8 @@ describe("effect-sse serve", () => {
     ["a bad pattern", ["serve"], { SSE_LATEST: "/a,b" }, /SSE_LATEST.*"b"/],
     ["a bad proxy", ["serve"], { SSE_TRUSTED_PROXIES: "proxy" }, /"proxy" is neither/],
     ["a JWT secret that is too short", ["serve"], { SSE_JWT_SECRET: "short" }, /SSE_JWT_SECRET.*32 bytes/],
+    ["a JWT secret that is empty", ["serve"], { SSE_JWT_SECRET: "" }, /SSE_JWT_SECRET.*32 bytes/],
+    ["an address of keys that is empty", ["serve"], { SSE_JWT_JWKS_URL: "" }, /SSE_JWT_JWKS_URL/],
     ["an address of keys that is none", ["serve"], { SSE_JWT_JWKS_URL: "keys" }, /SSE_JWT_JWKS_URL/],
     [
       "an issuer without keys",
