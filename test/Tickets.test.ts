@@ -131,13 +131,21 @@ describe("Tickets", () => {
       const send = yield* routes()
       const authorization = `Bearer ${yield* token()}`
       const post = (body: string, query = "") =>
-        send(`/tickets${query}`, { method: "POST", body, headers: { authorization, "content-type": "application/json" } })
+        send(`/tickets${query}`, {
+          method: "POST",
+          body,
+          headers: { authorization, "content-type": "application/json" }
+        })
       const response = yield* post('{"namespaces":["/pets/dogs","/pets/cats"]}')
       assert.strictEqual(response.status, 201)
       const { ticket } = yield* json(response)
       assert.strictEqual((yield* use(send, String(ticket), "/pets/cats")).status, 200)
       const both = yield* json(yield* post('{"namespaces":["/pets/cats"]}', "?ns=/pets/dogs"))
-      assert.strictEqual((yield* use(send, String(both["ticket"]), "/pets/dogs")).status, 200, "those of the query as well")
+      assert.strictEqual(
+        (yield* use(send, String(both["ticket"]), "/pets/dogs")).status,
+        200,
+        "those of the query as well"
+      )
       for (const bad of ["", "[]", '{"namespaces":"/pets"}', '{"namespaces":[]}', '{"namespaces":[1]}', "{"]) {
         assert.strictEqual(yield* said(yield* post(bad)), "400 BadRequest", bad)
       }
