@@ -321,6 +321,12 @@ describe("effect-sse serve", () => {
     ["a JWT secret that is too short", ["serve"], { SSE_JWT_SECRET: "short" }, /SSE_JWT_SECRET.*32 bytes/],
     ["a JWT secret that is empty", ["serve"], { SSE_JWT_SECRET: "" }, /SSE_JWT_SECRET.*32 bytes/],
     ["an address of keys that is empty", ["serve"], { SSE_JWT_JWKS_URL: "" }, /SSE_JWT_JWKS_URL/],
+    [
+      "an address of keys with a password",
+      ["serve"],
+      { SSE_JWT_JWKS_URL: "https://a:b@login.example" },
+      /SSE_JWT_JWKS_URL: "must begin with .* and have no user/
+    ],
     ["an address of keys that is none", ["serve"], { SSE_JWT_JWKS_URL: "keys" }, /SSE_JWT_JWKS_URL/],
     [
       "an issuer without keys",

@@ -299,7 +299,15 @@ const readJwt: Config.Config<JwtOptions | undefined> = Config.all({
       })
     )
   ),
-  keys: optional(Config.url("SSE_JWT_JWKS_URL")),
+  keys: optional(
+    Config.url("SSE_JWT_JWKS_URL").pipe(
+      Config.validate({
+        // They are not sent, and would be in the message that says so.
+        message: "must begin with http:// or https://, and have no user and password",
+        validation: ({ password, protocol, username }) => /^https?:$/.test(protocol) && username + password === ""
+      })
+    )
+  ),
   issuer: optional(Config.nonEmptyString("SSE_JWT_ISSUER")),
   audience: optional(Config.nonEmptyString("SSE_JWT_AUDIENCE")),
   cookie: optional(Config.nonEmptyString("SSE_JWT_COOKIE"))
