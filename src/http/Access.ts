@@ -3,11 +3,14 @@
  *
  * @since 0.1.0
  */
+import * as HttpBody from "@effect/platform/HttpBody"
 import * as HttpServerRequest from "@effect/platform/HttpServerRequest"
 import * as HttpServerResponse from "@effect/platform/HttpServerResponse"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as Option from "effect/Option"
+import * as Schedule from "effect/Schedule"
+import * as Stream from "effect/Stream"
 import type { Authorize } from "../Authorize.js"
 import type { Principal } from "../HubClient.js"
 import { root } from "../Namespace.js"
@@ -95,7 +98,7 @@ export const answer = (
 ): HttpServerResponse.HttpServerResponse => (refused instanceof Refused ? Refusal.refused(refused) : refused)
 
 /**
- * Runs the handler for those who may see everything.
+ * Runs the handler for those who may see everything. A stream that it answers with ends when they may no longer.
  *
  * @internal
  */
@@ -107,9 +110,24 @@ export const guard = <E, R, R2>(
     ? handler
     : Effect.gen(function* () {
         const request = yield* HttpServerRequest.HttpServerRequest
-        const checked = yield* Effect.either(check(hook, request, [root], yield* SseHub))
-        return Either.isLeft(checked) ? answer(checked.left) : yield* handler
+        const hub = yield* SseHub
+        const checked = yield* Effect.either(check(hook, request, [root], hub))
+        return Either.isLeft(checked) ? answer(checked.left) : endWith(checked.right, yield* handler, hub)
       })
+
+const endWith = (
+  principal: Principal,
+  response: HttpServerResponse.HttpServerResponse,
+  hub: SseHub["Type"]
+): HttpServerResponse.HttpServerResponse => {
+  const { body } = response
+  if (body._tag !== "Stream") return response
+  const over = Effect.ignore(Effect.repeat(hub.checkPrincipal(principal), Schedule.spaced("1 second")))
+  return HttpServerResponse.setBody(
+    response,
+    HttpBody.stream(Stream.interruptWhen(body.stream, over), body.contentType)
+  )
+}
 
 const forwarding = ["x-forwarded-for", "forwarded", "x-real-ip", "via"]
 

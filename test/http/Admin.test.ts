@@ -3,7 +3,7 @@ import { NodeHttpServer } from "@effect/platform-node"
 import { assert, describe, it } from "@effect/vitest"
 import type { Connection } from "effect-sse"
 import { Namespace, SseError, SseHub, SseLayer, SseRoutes } from "effect-sse"
-import { Effect, Layer, Schema, Stream, TestClock } from "effect"
+import { Effect, Fiber, Layer, Schema, Stream, TestClock } from "effect"
 import { createServer } from "node:http"
 import { connect, request } from "../support/rawClient.js"
 import { eventually, port, serverLayer } from "../support/server.js"
@@ -66,11 +66,14 @@ const join = (path: string, { address, metadata }: { readonly address?: string; 
     })
   )
 
-const open = Effect.map(Effect.runtime<SseHub.SseHub>(), (runtime) => {
-  const handler = HttpApp.toWebHandlerRuntime(runtime)(SseRoutes.router({ admin: "open", node: "here" }))
-  return (path: string, init?: RequestInit) =>
-    Effect.promise(() => handler(new Request(`http://localhost${path}`, init)))
-})
+const openTo = (admin: SseRoutes.RoutesOptions["admin"]) =>
+  Effect.map(Effect.runtime<SseHub.SseHub>(), (runtime) => {
+    const handler = HttpApp.toWebHandlerRuntime(runtime)(SseRoutes.router({ admin, node: "here" }))
+    return (path: string, init?: RequestInit) =>
+      Effect.promise(() => handler(new Request(`http://localhost${path}`, init)))
+  })
+
+const open = openTo("open")
 
 const text = (response: Response) => Effect.promise(() => response.text())
 const ours = (response: Response) => Effect.map(text(response), (body) => JSON.parse(body) as Ours)
@@ -228,6 +231,29 @@ describe("Admin", () => {
 
   describe("access", () => {
     const routes = ["/admin", "/admin/", "/admin/status.json", "/admin/events", "/admin/watch/pets", "/admin/clients/1"]
+
+    it.scoped("a stream ends when what lets its viewer in expires or is revoked, within a second", () =>
+      Effect.gen(function* () {
+        const hub = yield* SseHub.SseHub
+        const get = yield* openTo(() => Effect.succeed({ id: "ann", issuedAt: 0, expiresAt: 60_000 }))
+        const watch = (path: string) => Effect.flatMap(get(path), (response) => Effect.fork(text(response)))
+        const [first, second] = [yield* watch("/admin/watch/a"), yield* watch("/admin/watch/b")]
+        yield* eventually(Effect.map(hub.status, ({ subscriptions }) => subscriptions === 2))
+        yield* TestClock.adjust("59 seconds")
+        assert.strictEqual((yield* hub.status).subscriptions, 2)
+        yield* TestClock.adjust("2 seconds")
+        assert.include(yield* Fiber.join(first), ":ok")
+        yield* Fiber.join(second)
+        assert.strictEqual((yield* get("/admin/watch/")).status, 401)
+
+        const until = yield* openTo(() => Effect.succeed({ id: "bob", issuedAt: 0 }))
+        const third = yield* Effect.flatMap(until("/admin/watch/"), (response) => Effect.fork(text(response)))
+        yield* eventually(Effect.map(hub.status, ({ subscriptions }) => subscriptions === 1))
+        yield* hub.revoke("bob")
+        yield* TestClock.adjust("1 second")
+        yield* Fiber.join(third)
+      }).pipe(Effect.provide(SseLayer))
+    )
 
     it.scoped("off: refuses every admin route as the Go server does", () =>
       Effect.gen(function* () {
