@@ -67,8 +67,12 @@ export const parse = (
  */
 export const make = (text: string): NamespacePattern => Either.getOrThrowWith(parse(text), (error) => error)
 
-const coversKeys = (pattern: ReadonlyArray<string>, keys: ReadonlyArray<string>): boolean =>
-  pattern.length <= keys.length && pattern.every((key, i) => key === "*" || key === keys[i])
+const coversKeys = (pattern: ReadonlyArray<string>, keys: ReadonlyArray<string>): boolean => {
+  if (pattern.length > keys.length) return false
+  // From the end: what is named together often begins alike.
+  for (let i = pattern.length - 1; i >= 0; i--) if (pattern[i] !== "*" && pattern[i] !== keys[i]) return false
+  return true
+}
 
 /**
  * Whether the pattern covers all that another one does: whether whoever may have the first may have the second. A wildcard is
@@ -129,8 +133,13 @@ export const overlaps = (self: NamespacePattern, other: NamespacePattern): boole
  */
 export const reduce = (patterns: ReadonlyArray<NamespacePattern>): ReadonlyArray<NamespacePattern> => {
   if (patterns.length === 1) return patterns
-  const unique = Array.from(new Set(patterns)).sort()
-  return unique.filter((pattern) => !unique.some((other) => other !== pattern && covers(other, pattern)))
+  // Split once: what a client names may be long, and each is compared with each.
+  const unique = Array.from(new Set(patterns))
+    .sort()
+    .map((pattern) => ({ pattern, keys: Ns.keys(pattern) }))
+  return unique
+    .filter(({ keys }) => !unique.some((other) => other.keys !== keys && coversKeys(other.keys, keys)))
+    .map(({ pattern }) => pattern)
 }
 
 /**
