@@ -102,8 +102,7 @@ export const make = (
     const tails = new Set<Tail>()
     // Where this node is in those it reads.
     const here: Array<string | undefined> = logs.map(() => undefined)
-    const places = () =>
-      here.flatMap((position, shard) => (position === undefined ? [] : [[shard, position] as const]))
+    const places = () => here.flatMap((position, shard) => (position === undefined ? [] : [[shard, position] as const]))
     const move = (shard: number, position: string | undefined) => {
       here[shard] = position
       const text = Sharding.toText(places())
@@ -167,14 +166,11 @@ export const make = (
             logs[shard]!.append(indices.length === entries.length ? entries : indices.map((index) => entries[index]!)),
             (positions) => positions.map((position, i) => [indices[i]!, `${shard}~${position}`] as const)
           )
-        return Effect.map(
-          allOrError(Array.from(groups, ([shard, indices]) => appendTo(shard, indices))),
-          (placed) => {
-            const positions: Array<string> = []
-            for (const [index, position] of placed.flat()) positions[index] = position
-            return positions
-          }
-        )
+        return Effect.map(allOrError(Array.from(groups, ([shard, indices]) => appendTo(shard, indices))), (placed) => {
+          const positions: Array<string> = []
+          for (const [index, position] of placed.flat()) positions[index] = position
+          return positions
+        })
       },
       tail: (tail) =>
         Effect.acquireRelease(
@@ -366,7 +362,12 @@ const historyOf = (
         // One shard after the other. A page is of one of them.
         for (const [i, shard] of shards.entries()) {
           if (places.get(shard) === ends.get(shard)) continue
-          const page = yield* of(shard).read({ after: places.get(shard)!, upTo: ends.get(shard)!, maxBytes, namespaces })
+          const page = yield* of(shard).read({
+            after: places.get(shard)!,
+            upTo: ends.get(shard)!,
+            maxBytes,
+            namespaces
+          })
           if (page._tag === "Gap") return yield* gapOf(shard, page, shards, ends, namespaces)
           const others = new Others(Array.from(places), shard)
           places.set(shard, page.cursor)
