@@ -210,7 +210,7 @@ export const make = (
       Effect.uninterruptibleMask((restore) =>
         Effect.flatMap(Scope.make(), (scope) =>
           Scope.extend(follow(namespaces), scope).pipe(
-            Effect.zipRight(replay?.plan(request.start, namespaces) ?? Effect.succeed(undefined)),
+            Effect.flatMap(() => replay?.plan(request.start, namespaces) ?? Effect.succeed(undefined)),
             restore,
             Effect.flatMap((plan) => register(request, namespaces, plan, scope)),
             Effect.onError(() => Scope.close(scope, Exit.void))
