@@ -87,6 +87,35 @@ export const redisServer = (...settings: ReadonlyArray<string>): Effect.Effect<R
     }
   })
 
+/** A Redis Cluster of three, each with a third of the slots. */
+export const redisCluster = (
+  ...settings: ReadonlyArray<string>
+): Effect.Effect<ReadonlyArray<RedisServer>, never, Scope.Scope> =>
+  Effect.gen(function* () {
+    const buses: Array<number> = []
+    const servers: Array<RedisServer> = []
+    for (let i = 0; i < 3; i++) {
+      buses.push(yield* freePort)
+      const own = ["--cluster-enabled", "yes", "--cluster-port", String(buses[i]), "--cluster-node-timeout", "2000"]
+      servers.push(yield* redisServer(...own, "--cluster-require-full-coverage", "no", ...settings))
+    }
+    const bounds = [0, 5461, 10_923, 16_384]
+    const info = (server: RedisServer) => server.admin.call("CLUSTER", "INFO") as Promise<string>
+    yield* Effect.promise(async () => {
+      for (const [i, { admin }] of servers.entries()) {
+        await admin.call("CLUSTER", "SET-CONFIG-EPOCH", i + 1)
+        await admin.call("CLUSTER", "ADDSLOTSRANGE", bounds[i]!, bounds[i + 1]! - 1)
+        await servers[0]!.admin.call("CLUSTER", "MEET", "127.0.0.1", servers[i]!.port, buses[i]!)
+      }
+      for (const server of servers) {
+        while (!/cluster_state:ok[^]*cluster_slots_ok:16384[^]*cluster_known_nodes:3/.test(await info(server))) {
+          await new Promise((resolve) => setTimeout(resolve, 20))
+        }
+      }
+    })
+    return servers
+  })
+
 /** A way to a server that can be held up, cut and led elsewhere. */
 export interface Way {
   readonly url: string
