@@ -29,7 +29,7 @@ const setup = (lingerMillis = 1000) =>
       Effect.gen(function* () {
         const scope = yield* Scope.make()
         yield* Scope.extend(use(key), scope)
-        return Scope.close(scope, Exit.void)
+        return { leave: Scope.close(scope, Exit.void) }
       })
     return { log, use, enter, gate, fail: (times: number) => void (fails = times) }
   })
@@ -38,19 +38,19 @@ describe("lingering", () => {
   it.scoped("is had once by all who use it, and for a while when nobody does", () =>
     Effect.gen(function* () {
       const { enter, log } = yield* setup()
-      const leave = yield* Effect.all([enter(1), enter(1), enter(2)], { concurrency: "unbounded" })
+      const users = yield* Effect.all([enter(1), enter(1), enter(2)], { concurrency: "unbounded" })
       assert.deepStrictEqual(log.toSorted(), ["+1", "+2"])
-      yield* leave[0]!
-      yield* leave[2]!
+      yield* users[0]!.leave
+      yield* users[2]!.leave
       yield* TestClock.adjust("999 millis")
       assert.strictEqual(log.length, 2)
       yield* TestClock.adjust("1 millis")
       assert.deepStrictEqual(log.slice(2), ["-2"])
-      yield* leave[1]!
+      yield* users[1]!.leave
       yield* TestClock.adjust("600 millis")
       const again = yield* enter(1)
       yield* TestClock.adjust("1 hour")
-      yield* again
+      yield* again.leave
       yield* TestClock.adjust("999 millis")
       assert.deepStrictEqual(log.slice(3), [], "the time counts from the last one")
       yield* TestClock.adjust("1 millis")
@@ -88,7 +88,7 @@ describe("lingering", () => {
   it.scoped("is not had twice while it is released", () =>
     Effect.gen(function* () {
       const { enter, log } = yield* setup(0)
-      for (let i = 0; i < 3; i++) yield* Effect.flatten(enter(1))
+      for (let i = 0; i < 3; i++) yield* Effect.flatMap(enter(1), ({ leave }) => leave)
       yield* enter(1)
       const held = log.map((one) => (one === "+1" ? 1 : -1))
       assert.isTrue(
