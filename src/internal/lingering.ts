@@ -47,6 +47,7 @@ export const make = <E>(
         return Effect.zipRight(clock.sleep(Duration.millis(Math.max(left, 0))), untilUnused(held))
       })
 
+    // Forked where nothing interrupts, so that who waits is told in any case.
     const run = (key: number, held: Held<E>): Effect.Effect<void> =>
       Effect.scoped(
         Effect.zipRight(
@@ -57,6 +58,7 @@ export const make = <E>(
           })
         )
       ).pipe(
+        Effect.interruptible,
         Effect.onExit((exit) =>
           Effect.sync(() => {
             all.delete(key)
@@ -86,7 +88,7 @@ export const make = <E>(
           gone: Effect.unsafeMakeLatch(false)
         }
         all.set(key, held)
-        return Effect.as(Effect.forkIn(Effect.interruptible(run(key, held)), scope), held)
+        return Effect.as(Effect.forkIn(run(key, held), scope), held)
       })
 
     const leave = (held: Held<E>) =>

@@ -5,7 +5,7 @@ import * as RedisLog from "effect-sse/EventLog/Redis"
 import { Cause, ConfigProvider, Effect, Logger, Option } from "effect"
 import * as Sharding from "../../src/internal/sharding.js"
 import { blocksOf, RecordedConnection } from "../support/recorded.js"
-import { redisCluster, redisServer, type RedisServer } from "../support/redis.js"
+import { clusterServer, redisCluster, redisServer, type RedisServer } from "../support/redis.js"
 import { eventually } from "../support/server.js"
 
 const quiet = Effect.provide(Logger.remove(Logger.defaultLogger))
@@ -330,6 +330,46 @@ describe("EventLog on a Redis Cluster", () => {
       yield* client.gets("2")
       assert.deepStrictEqual(client.data(), ["1", "2"])
       assert.strictEqual((yield* ownerOf(servers, streamOf(0))).port, to.port)
+      const again = yield* one.connect([names[0]!], client.lastId())
+      yield* one.publish("3", names[0]!)
+      yield* again.gets("3")
+      assert.deepStrictEqual(again.data(), ["3"])
+    }).pipe(quiet)
+  )
+
+  it.scopedLive("a replica that takes over goes on where its master was", () =>
+    Effect.gen(function* () {
+      const servers = yield* redisCluster()
+      const one = yield* node({ cluster: servers.map(({ port }) => ({ host: "127.0.0.1", port })) })
+      const client = yield* one.connect([names[0]!])
+      const wide = yield* one.connect(["/"])
+      const master = yield* ownerOf(servers, streamOf(0))
+      const replica = yield* clusterServer()
+      yield* Effect.promise(async () => {
+        const id = (await master.admin.call("CLUSTER", "MYID")) as string
+        await replica.meet(servers[0]!)
+        const tries = async (): Promise<unknown> =>
+          replica.admin
+            .call("CLUSTER", "REPLICATE", id)
+            .catch(() => new Promise((resolve) => setTimeout(resolve, 20)).then(tries))
+        await tries()
+      })
+      yield* one.publish("1")
+      yield* client.gets("1")
+      const [key, length] = [streamOf(0), 2]
+      yield* eventually(
+        Effect.promise(async () => {
+          await replica.admin.readonly()
+          return Number(await replica.admin.xlen(key).catch(() => 0)) === length
+        })
+      )
+      yield* master.kill
+      // Until the others have made it the master, publishes fail.
+      yield* eventually(Effect.isSuccess(one.publish("2", names[0]!)))
+      yield* client.gets("2")
+      yield* eventually(Effect.sync(() => wide.data().includes("2")))
+      const seen = client.data().filter((data, i, all) => all.indexOf(data) === i)
+      assert.deepStrictEqual(seen, ["1", "2"], "no reset")
       const again = yield* one.connect([names[0]!], client.lastId())
       yield* one.publish("3", names[0]!)
       yield* again.gets("3")
