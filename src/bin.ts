@@ -254,7 +254,7 @@ const main = Effect.gen(function* () {
 const describe = (error: unknown): string | undefined => {
   if (error instanceof Usage) return error.message
   if (ConfigError.isConfigError(error)) return String(error)
-  if (error instanceof EventLogError) return `SSE_REDIS_URL: ${error.reason}`
+  if (error instanceof EventLogError) return `Redis: ${error.reason}`
   if (typeof error !== "object" || error === null || !("_tag" in error)) return undefined
   if (error instanceof TlsError) return error.message
   if (error._tag !== "ServeError" || !("cause" in error)) return undefined

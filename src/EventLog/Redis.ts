@@ -10,22 +10,19 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Random from "effect/Random"
-import * as Redacted from "effect/Redacted"
+import type * as Redacted from "effect/Redacted"
 import type * as Scope from "effect/Scope"
-import { Redis, type RedisOptions } from "ioredis"
-import { EventLog, type NewEntry } from "../EventLog.js"
+import type { RedisOptions } from "ioredis"
+import { EventLog } from "../EventLog.js"
 import { pause } from "../internal/eventLoop.js"
-import * as RedisHistory from "../internal/redis/history.js"
+import * as Connections from "../internal/redis/connections.js"
 import * as Life from "../internal/redis/life.js"
 import * as Link from "../internal/redis/link.js"
-import type { Kind } from "../internal/redis/position.js"
-import * as Reader from "../internal/redis/reader.js"
-import { Recent } from "../internal/redis/recent.js"
 import * as Scripts from "../internal/redis/scripts.js"
-import * as Writer from "../internal/redis/writer.js"
+import * as Shard from "../internal/redis/shard.js"
 import * as Shards from "../internal/shards.js"
 import * as Pattern from "../NamespacePattern.js"
-import { EventLogError } from "../SseError.js"
+import type { EventLogError } from "../SseError.js"
 
 /**
  * What is kept of the namespaces that a pattern covers. Unlike in memory, a rule has no bounds of its own: all events share
@@ -125,7 +122,7 @@ export interface RedisLogOptions {
  * - The id that a client of one shard gets is about as long as that of one stream (25 characters); that of a client of
  *   several has as much for each shard that the node reads. Neither can be continued with namespaces of other shards: that is
  *   `unknown`. So is a publisher's own id, for who listens to several.
- * - The newest events (`since=10`) of several shards are the newest by the clock of Redis.
+ * - The last events (`since=10`) of several shards are the newest by the clock of Redis, 1,000 at most.
  *
  * @throws Error as a defect, if a bound makes no sense; `InvalidNamespace` for a rule's pattern
  * @since 0.1.0
@@ -138,7 +135,7 @@ export const make = (options: RedisLogOptions = {}): Effect.Effect<EventLog["Typ
     const rules = (history.rules ?? []).map(({ keep, namespace }) => ({ keep, pattern: Pattern.make(namespace) }))
     const shards = whole("shards", maxShards, options.shards ?? 1)
     const depth = whole("shardDepth", maxDepth, options.shardDepth ?? 1)
-    const settings: Settings = {
+    const settings: Shard.Settings = {
       maxEvents: atLeast("history.maxEvents", 1, history.maxEvents ?? 100_000),
       maxValues: atLeast("history.maxValues", 1, history.maxValues ?? 10_000),
       maxAge,
@@ -146,10 +143,10 @@ export const make = (options: RedisLogOptions = {}): Effect.Effect<EventLog["Typ
       answerMillis: atLeast("answerTimeout", 1, Duration.toMillis(options.answerTimeout ?? "3 seconds")),
       waitMillis: atLeast("publishTimeout", 0, Duration.toMillis(options.publishTimeout ?? "5 seconds")),
       hasLatest: rules.some(({ keep }) => keep === "latest"),
-      kindOf: kindsOf(rules),
+      kindOf: Shard.kindsOf(rules),
       backlog: { events: 0, length: 0 },
       recentLength: Math.max(maxRecentLength / shards, maxRecentLength / 16),
-      connect: connections(options)
+      connect: Connections.make(options)
     }
     const startMillis = Duration.toMillis(options.startTimeout ?? "10 seconds")
     const lingerMillis = atLeast("shardLinger", 0, Duration.toMillis(options.shardLinger ?? "30 seconds"))
@@ -159,10 +156,10 @@ export const make = (options: RedisLogOptions = {}): Effect.Effect<EventLog["Typ
         Effect.raceFirst(link.up, pause(startMillis)),
         Effect.suspend(() => {
           const now = link.problem()
-          return now === undefined ? Effect.void : Effect.fail(failed("tail")(now))
+          return now === undefined ? Effect.void : Effect.fail(Shard.failed("tail")(now))
         })
       )
-    yield* agree(
+    yield* Shard.agree(
       prefix,
       depth === 1 || shards === 1 ? `${shards}` : `${shards} by ${depth} segments`,
       settings,
@@ -186,7 +183,7 @@ export const make = (options: RedisLogOptions = {}): Effect.Effect<EventLog["Typ
         Effect.gen(function* () {
           const commands = shared ?? (yield* commandsOf([one]))
           yield* started(commands)
-          return yield* shardOf(one, commands, settings, shards === 1 ? startMillis : settings.answerMillis)
+          return yield* Shard.make(one, commands, settings, shards === 1 ? startMillis : settings.answerMillis)
         }),
       { concurrency: "unbounded" }
     )
@@ -194,120 +191,12 @@ export const make = (options: RedisLogOptions = {}): Effect.Effect<EventLog["Typ
     return yield* Shards.make([first!.log, ...rest.map(({ log }) => log)], { depth, lingerMillis })
   })
 
-interface Settings {
-  readonly maxEvents: number
-  readonly maxValues: number
-  readonly maxAge: number
-  /** The same as Redis takes it: whole ms, or 0. */
-  readonly age: number
-  readonly answerMillis: number
-  readonly waitMillis: number
-  readonly hasLatest: boolean
-  readonly kindOf: (entry: NewEntry) => Kind
-  readonly backlog: Writer.Backlog
-  readonly recentLength: number
-  readonly connect: ReturnType<typeof connections>
-}
-
-const failed =
-  (operation: "append" | "tail" | "since") =>
-  ({ reason }: { readonly reason: string }) =>
-    new EventLogError({ operation, reason })
-
-/** Refuses to go on with other shards than the other nodes have: it would publish where they do not read. */
-const agree = (
-  prefix: string,
-  wanted: string,
-  { answerMillis, connect }: Settings,
-  started: (link: Link.Link) => Effect.Effect<void, EventLogError>
-): Effect.Effect<void, EventLogError> =>
-  Effect.gen(function* () {
-    let found = wanted
-    const link = yield* Link.make(connect("start"), answerMillis, (run) =>
-      Effect.map(
-        run((redis) => redis.call("set", [Scripts.shardsKey(prefix), wanted, "NX", "GET"])),
-        (answer) => void (found = (answer as string | null) ?? wanted)
-      )
-    )
-    yield* started(link)
-    if (found === wanted) return
-    const reason = `the number of shards is ${wanted} here, and ${found} in the log "${prefix}": all nodes must have the same`
-    return yield* new EventLogError({ operation: "tail", reason })
-  }).pipe(Effect.scoped)
-
-/** One stream, with all that belongs to it; and what makes it read though nobody listens. */
-const shardOf = (
-  { keys, life }: { readonly keys: Scripts.Keys; readonly life: Life.Life },
-  commands: Link.Link,
-  settings: Settings,
-  readMillis: number
-) =>
-  Effect.gen(function* () {
-    const { age, answerMillis, backlog, hasLatest, kindOf, maxAge, maxEvents, maxValues, waitMillis } = settings
-    const recent = new Recent(Math.min(maxEvents, 8192), settings.recentLength, maxAge, yield* Effect.clock)
-    const reader = yield* Reader.make(
-      Link.make(settings.connect("reader"), answerMillis, (run) => Effect.asVoid(life.reopen(run))),
-      readMillis,
-      life,
-      keys,
-      recent,
-      hasLatest ? maxValues : 0
-    )
-    const writer = yield* Writer.make(commands, life, {
-      keys,
-      kindOf,
-      maxEvents,
-      maxAge: age,
-      maxValues,
-      waitMillis,
-      backlog,
-      room: Effect.suspend(() => reader.caughtUp(life.known().n - Math.min(maxUnread, maxEvents / 4)))
-    })
-    const log = EventLog.of({
-      append: writer.append,
-      tail: (tail) => Effect.mapError(reader.tail(tail), failed("tail")),
-      history: RedisHistory.make(commands, life, keys, recent, reader, hasLatest, failed("since")),
-      size: commands
-        .run((redis) => Scripts.size(redis, [keys.meta, keys.stream], [age]))
-        .pipe(Effect.map(Number), Effect.mapError(failed("since"))),
-      health: Effect.sync(() => {
-        const now = reader.problem() ?? commands.problem()
-        return now === undefined
-          ? { status: "ok" }
-          : { status: "degraded", reason: `Redis: ${now.reason}`, since: now.since }
-      }),
-      settled: Effect.suspend(() => reader.caughtUp(life.known().n))
-    })
-    return { log, read: Effect.mapError(reader.read, failed("tail")) }
-  })
-
-const kindsOf = (
-  rules: ReadonlyArray<{ readonly keep: HistoryRule["keep"]; readonly pattern: Pattern.NamespacePattern }>
-): ((entry: NewEntry) => Kind) => {
-  const ruled = new Map<string, Kind>()
-  const kinds = { events: "t", latest: "v", nothing: "x" } as const
-  return ({ namespace }) => {
-    if (rules.length === 0) return "t"
-    let kind = ruled.get(namespace)
-    if (kind === undefined) {
-      const rule = rules.find(({ pattern }) => Pattern.matches(pattern, namespace))
-      kind = kinds[rule?.keep ?? "events"]
-      if (ruled.size >= 4096) ruled.clear()
-      ruled.set(namespace, kind)
-    }
-    return kind
-  }
-}
-
 /** A position of all of them must still be an id that a browser sends. */
 const maxShards = 64
 const maxDepth = 8
 
 /** Characters of entries that are kept in this process, in all shards. */
 const maxRecentLength = 8 * 1024 * 1024
-
-/** Entries that a node may have to read before it appends more. */
-const maxUnread = 16_384
 
 const unique = Effect.map(Effect.clock, (clock) => clock.unsafeCurrentTimeMillis().toString(36))
 
@@ -321,46 +210,6 @@ const whole = (name: string, max: number, value: number): number => {
     throw new Error(`${name} is ${value}; it must be a whole number from 1 to ${max}`)
   }
   return value
-}
-
-/** Connections for one purpose: to one server, or to where a cluster says, first to one of those that are known. */
-const connections =
-  ({ cluster, redis, url = "redis://127.0.0.1:6379" }: RedisLogOptions) =>
-  (what: string) => {
-    const settings: RedisOptions = {
-      connectionName: `effect-sse-${what}`,
-      keepAlive: 10_000,
-      disconnectTimeout: 500,
-      ...redis,
-      lazyConnect: true,
-      // A lost connection is seen, and another one made, by the one who uses it; nothing is queued or sent again unasked.
-      retryStrategy: () => null,
-      enableOfflineQueue: false,
-      autoResendUnfulfilledCommands: false,
-      maxRetriesPerRequest: 0,
-      enableAutoPipelining: false
-    }
-    const text = Redacted.isRedacted(url) ? Redacted.value(url) : url
-    let asked = 0
-    return (at: Link.Address | undefined): Redis => {
-      if (cluster !== undefined && cluster.length > 0) {
-        const { host, port } = at ?? cluster[asked++ % cluster.length]!
-        return new Redis({ ...credentials(text), ...settings, host, port })
-      }
-      return redis?.host !== undefined || redis?.path !== undefined || redis?.sentinels !== undefined
-        ? new Redis(settings)
-        : new Redis(text, settings)
-    }
-  }
-
-/** What a URL says but for where. */
-const credentials = (text: string): RedisOptions => {
-  const { password, protocol, username } = new URL(text)
-  return {
-    ...(username === "" ? {} : { username: decodeURIComponent(username) }),
-    ...(password === "" ? {} : { password: decodeURIComponent(password) }),
-    ...(protocol === "rediss:" ? { tls: {} } : {})
-  }
 }
 
 /**
