@@ -7,6 +7,7 @@ const setup = (lingerMillis = 1000) =>
     const log: Array<string> = []
     let fails = 0
     const gate = yield* Effect.makeLatch(true)
+    const release = yield* Effect.makeLatch(true)
     const use = yield* Lingering.make(
       (key) =>
         Effect.zipRight(
@@ -17,7 +18,7 @@ const setup = (lingerMillis = 1000) =>
               Effect.sync(() => void log.push(`+${key}`)),
               () =>
                 Effect.zipRight(
-                  Effect.yieldNow(),
+                  release.await,
                   Effect.sync(() => void log.push(`-${key}`))
                 )
             )
@@ -31,7 +32,7 @@ const setup = (lingerMillis = 1000) =>
         yield* Scope.extend(use(key), scope)
         return { leave: Scope.close(scope, Exit.void) }
       })
-    return { log, use, enter, gate, fail: (times: number) => void (fails = times) }
+    return { log, use, enter, gate, release, fail: (times: number) => void (fails = times) }
   })
 
 describe("lingering", () => {
@@ -85,16 +86,19 @@ describe("lingering", () => {
     })
   )
 
-  it.scoped("is not had twice while it is released", () =>
+  it.scoped("is not had again before it is released", () =>
     Effect.gen(function* () {
-      const { enter, log } = yield* setup(0)
-      for (let i = 0; i < 3; i++) yield* Effect.flatMap(enter(1), ({ leave }) => leave)
-      yield* enter(1)
-      const held = log.map((one) => (one === "+1" ? 1 : -1))
-      assert.isTrue(
-        held.every((_, i) => [0, 1].includes(held.slice(0, i + 1).reduce((sum, one) => sum + one, 0))),
-        log.join()
-      )
+      const { enter, log, release } = yield* setup()
+      yield* release.close
+      yield* Effect.flatMap(enter(1), ({ leave }) => leave)
+      yield* TestClock.adjust("1 seconds")
+      assert.deepStrictEqual(log, ["+1"], "it is being released")
+      const again = yield* Effect.fork(enter(1))
+      yield* TestClock.adjust("1 seconds")
+      assert.deepStrictEqual(log, ["+1"])
+      yield* release.open
+      yield* again
+      assert.deepStrictEqual(log, ["+1", "-1", "+1"])
     })
   )
 })
