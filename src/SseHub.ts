@@ -69,7 +69,7 @@ export class SseHub extends Context.Tag("effect-sse/SseHub")<
      * The events published to a namespace or below it from the moment the stream starts, for use in this process. A segment
      * that is `*` stands for any one (see `NamespacePattern`); of several namespaces an event that matches more than one comes
      * once. A consumer that lets more than `maxPendingEvents` wait gets what waits and then {@link SubscriberTooSlow}. The
-     * stream ends when the hub is closed.
+     * stream ends when the hub is closed. On a log in shards it starts when they are read, and waits while they cannot be.
      */
     readonly subscribe: (
       namespaces: string | readonly [string, ...ReadonlyArray<string>]
