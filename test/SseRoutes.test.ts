@@ -161,7 +161,7 @@ describe("SseRoutes", () => {
         const body = reader(yield* request("/subscribe/pets"))
         const response = yield* post(request, "/publish/pets/dogs?event=new-dog&id=7&retry=100", "Corgi\nTerrier")
         assert.strictEqual(response.status, 202)
-        assert.match(String((yield* json(response))["position"]), /^[0-9a-z]+-1$/)
+        assert.match(String((yield* json(response))["position"]), /^[0-9A-Za-z]{4}-1$/)
         yield* post(request, "/publish/pets", "%20plain", { "content-type": "application/x-www-form-urlencoded" })
         yield* post(request, "/publish/pets")
         assert.strictEqual(

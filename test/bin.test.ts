@@ -201,7 +201,7 @@ describe("effect-sse serve", () => {
         }
         const rooms = yield* connect(server.port, "/subscribe/rooms")
         assert.match(yield* rooms.until((body) => body.includes("id:")), /^:ok\n\ndata:coffee\n\nid:\w+-5\n\n$/)
-        const gone = yield* connect(server.port, "/subscribe/a", { headers: { "Last-Event-ID": "long-ago" } })
+        const gone = yield* connect(server.port, "/subscribe/a", { headers: { "Last-Event-ID": "no-such-id" } })
         yield* gone.until((body) => body.includes("data:3\n\n"))
         assert.match(gone.body(), /"reason":"unknown".*data:2\n/s)
       })
