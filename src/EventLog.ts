@@ -44,6 +44,10 @@ export interface LogEntry extends NewEntry {
    * letters and digits for the life of the log, and the number in it from 1 on, in base 36.
    */
   readonly position: string
+  /** The text for those for whom `shards.isWide`: its id tells of all shards. Left out: as `text`. */
+  readonly wide?: string | undefined
+  /** When it was appended, in ms since 1970. Needed only of a log that is a shard of another one. */
+  readonly at?: number | undefined
 }
 
 /**
@@ -145,6 +149,8 @@ export interface TailGap {
   readonly reason: "expired" | "restarted"
   /** The position behind which it goes on. */
   readonly position: string
+  /** Whether anything is missing for those who listen to these. Left out: for all. */
+  readonly concerns?: ((namespaces: ReadonlyArray<NamespacePattern>) => boolean) | undefined
 }
 
 /**
@@ -172,10 +178,30 @@ export type Health =
 export interface Tail {
   /** Takes entries, synchronously and in order. */
   readonly offer: (entries: ReadonlyArray<LogEntry>) => void
-  /** Takes note, in order with the entries, that some cannot be had: all clients are told, by an `sse-reset` event. */
+  /** Takes note, in order with the entries, that some cannot be had: the clients it concerns are told, by an `sse-reset` event. */
   readonly gap: (gap: TailGap) => void
+  /** Takes note, in order with the entries, that from here on the log reads other shards: this position tells of them. */
+  readonly moved?: ((position: string) => void) | undefined
   /** Waits while the hub has too much to deliver. A log that reads from elsewhere waits for it before each read. */
   readonly ready: Effect.Effect<void>
+}
+
+/**
+ * A log that is read in part: each shard has an order of its own, and is handed to the tails while someone follows it.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface Shards {
+  /**
+   * Reads the shards of these namespaces until the scope closes; the hub holds one for each client. When it succeeds, the tails
+   * have been told, by `moved`, a position that tells of them.
+   */
+  readonly follow: (namespaces: ReadonlyArray<NamespacePattern>) => Effect.Effect<void, EventLogError, Scope.Scope>
+  /** What a position of a tail, which follows these namespaces, tells of their shards. Others need not know more. */
+  readonly part: (position: string, namespaces: ReadonlyArray<NamespacePattern>) => string
+  /** Whether they are of several shards. */
+  readonly isWide: (namespaces: ReadonlyArray<NamespacePattern>) => boolean
 }
 
 /**
@@ -199,6 +225,11 @@ export class EventLog extends Context.Tag("effect-sse/EventLog")<
     readonly tail: (tail: Tail) => Effect.Effect<string, EventLogError, Scope.Scope>
     /** What is kept; `undefined` if nothing is, and events carry no ids of the log's. */
     readonly history: History | undefined
+    /**
+     * Of a log in shards, which is read only where someone listens. An `append` of several shards is then whole, or not at
+     * all, in each of them; and a position that it gives is one for those who touch only the shard of the event.
+     */
+    readonly shards?: Shards | undefined
     /** How many entries are kept. Asked once a second. */
     readonly size: Effect.Effect<number, EventLogError>
     /** Whether it can do its work. */

@@ -176,6 +176,13 @@ const positive = (name: string, what: string): Config.Config<number> =>
     Config.withDescription(what)
   )
 
+const whole = (name: string, max: number, what: string): Config.Config<number | undefined> =>
+  Config.integer(name).pipe(
+    Config.validate({ message: `must be from 1 to ${max}`, validation: (value) => value >= 1 && value <= max }),
+    Config.withDescription(what),
+    optional
+  )
+
 const optional = <A>(config: Config.Config<A>): Config.Config<A | undefined> => Config.withDefault(config, undefined)
 
 const time = (name: string, min: number, what: string): Config.Config<Duration.Duration | undefined> =>
@@ -294,10 +301,22 @@ export const hubFromEnv: Config.Config<HubOptions> = Config.all({
   )
 })
 
+const servers = Config.string("SSE_REDIS_CLUSTER").pipe(
+  Config.mapOrFail((text): Either.Either<RedisLogOptions["cluster"], ConfigError.ConfigError> => {
+    const all = text.split(",").map((one) => /^\s*(?:\[([^\]]+)\]|([^\s:]+)):(\d{1,5})\s*$/.exec(one))
+    return all.includes(null)
+      ? Either.left(ConfigError.InvalidData(["SSE_REDIS_CLUSTER"], "takes servers such as 10.0.0.1:6379,10.0.0.2:6379"))
+      : Either.right(all.map((match) => ({ host: match![1] ?? match![2]!, port: Number(match![3]) })))
+  }),
+  Config.withDescription("some servers of the Redis Cluster that all nodes share"),
+  optional
+)
+
 /**
- * Reads `SSE_REDIS_URL` and, if that is set, `SSE_REDIS_PREFIX`, `SSE_PUBLISH_TIMEOUT`, `SSE_HISTORY_EVENTS` (0 or not set: what
- * is the default on Redis), `SSE_HISTORY_AGE` and `SSE_LATEST`, for `layer` of `effect-sse/EventLog/Redis`. `SSE_HISTORY_BYTES` is
- * refused: Redis does not bound a stream in bytes.
+ * Reads `SSE_REDIS_URL` and `SSE_REDIS_CLUSTER` and, if one of them is set, `SSE_REDIS_PREFIX`, `SSE_REDIS_SHARDS`,
+ * `SSE_REDIS_SHARD_DEPTH`, `SSE_PUBLISH_TIMEOUT`, `SSE_HISTORY_EVENTS` (0 or not set: what is the default on Redis),
+ * `SSE_HISTORY_AGE` and `SSE_LATEST`, for `layer` of `effect-sse/EventLog/Redis`. `SSE_HISTORY_BYTES` is refused: Redis does not
+ * bound a stream in bytes.
  *
  * @since 0.1.0
  * @category config
@@ -312,12 +331,15 @@ export const redisFromEnv: Config.Config<Option.Option<RedisLogOptions>> = Confi
       Config.withDescription("the Redis that all nodes share")
     )
   ),
+  cluster: servers,
+  shards: whole("SSE_REDIS_SHARDS", 64, "streams over which namespaces are spread"),
+  shardDepth: whole("SSE_REDIS_SHARD_DEPTH", 8, "segments of a namespace that tell its shard"),
   prefix: optional(Config.nonEmptyString("SSE_REDIS_PREFIX").pipe(Config.withDescription("what its keys begin with"))),
   publishTimeout: time("SSE_PUBLISH_TIMEOUT", 0, "how long a publish may wait for Redis"),
   history: historyBounds
 }).pipe(
-  Config.mapOrFail(({ history, prefix, publishTimeout, url }) => {
-    if (Option.isNone(url)) return Either.right(Option.none())
+  Config.mapOrFail(({ history, url, ...options }) => {
+    if (Option.isNone(url) && options.cluster === undefined) return Either.right(Option.none())
     const { latest, maxAge, maxBytes, maxEvents } = history
     if (maxBytes !== undefined) {
       return Either.left(
@@ -326,6 +348,6 @@ export const redisFromEnv: Config.Config<Option.Option<RedisLogOptions>> = Confi
     }
     const rules = latest.map((namespace) => ({ namespace, keep: "latest" as const }))
     const kept = { maxAge, maxEvents: maxEvents === 0 ? undefined : maxEvents, rules }
-    return Either.right(Option.some({ url: url.value, prefix, publishTimeout, history: kept }))
+    return Either.right(Option.some({ ...options, url: Option.getOrUndefined(url), history: kept }))
   })
 )

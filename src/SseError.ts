@@ -154,15 +154,21 @@ export class EventLogError extends Schema.TaggedError<EventLogError>("effect-sse
   reason: Schema.String,
   /**
    * Of an append: `unknown` if the engine may have taken the events, or may still take them; whoever publishes them again may
-   * publish them twice. Left out: it has not, and will not.
+   * publish them twice. `partial`: some were published, the others not, or it is not known; a log in shards can say so of
+   * events of several shards. Left out: it has not, and will not.
    */
-  outcome: Schema.optional(Schema.Literal("unknown")),
+  outcome: Schema.optional(Schema.Literal("unknown", "partial")),
   cause: Schema.optional(Schema.Defect)
 }) {
   override get message(): string {
-    const unknown = this.outcome === "unknown" ? "; whether the events were published is not known" : ""
-    return `event log: ${this.operation} failed: ${this.reason}${unknown}`
+    return `event log: ${this.operation} failed: ${this.reason}${outcomes[this.outcome ?? "none"]}`
   }
+}
+
+const outcomes = {
+  none: "",
+  unknown: "; whether the events were published is not known",
+  partial: "; some of the events were published, whether the others were is not known"
 }
 
 /**

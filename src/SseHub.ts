@@ -69,7 +69,7 @@ export class SseHub extends Context.Tag("effect-sse/SseHub")<
      * The events published to a namespace or below it from the moment the stream starts, for use in this process. A segment
      * that is `*` stands for any one (see `NamespacePattern`); of several namespaces an event that matches more than one comes
      * once. A consumer that lets more than `maxPendingEvents` wait gets what waits and then {@link SubscriberTooSlow}. The
-     * stream ends when the hub is closed.
+     * stream ends when the hub is closed. On a log in shards it starts when they are read, and waits while they cannot be.
      */
     readonly subscribe: (
       namespaces: string | readonly [string, ...ReadonlyArray<string>]
@@ -171,6 +171,12 @@ export const make = (options?: HubOptions): Effect.Effect<SseHub["Type"], never,
     const isOpen = () => open
     const encode = makeEncoder(settings)
     const nextId = () => ++lastId
+    // Followed when the dispatcher is there.
+    const shards = log.shards && {
+      ...log.shards,
+      follow: (namespaces: ReadonlyArray<NamespacePattern.NamespacePattern>) =>
+        Effect.zipRight(log.shards!.follow(namespaces), dispatcher.arrived)
+    }
     // The clients need to know where the dispatcher is, which needs to relieve the hub of some of them.
     const clients: Clients.Clients = yield* Clients.make(
       registry,
@@ -178,7 +184,11 @@ export const make = (options?: HubOptions): Effect.Effect<SseHub["Type"], never,
       isOpen,
       nextId,
       log.history,
-      () => dispatcher.position() ?? beginning,
+      shards,
+      (namespaces) => {
+        const position = dispatcher.position() ?? beginning
+        return shards === undefined ? position : shards.part(position, namespaces)
+      },
       () => dispatcher.round()
     )
     const dispatcher = yield* Dispatcher.make(registry, use, settings.maxPendingBytes, clients.relieve)
@@ -219,6 +229,12 @@ export const make = (options?: HubOptions): Effect.Effect<SseHub["Type"], never,
     const subscribe = (paths: ReadonlyArray<string>) =>
       Effect.gen(function* () {
         const namespaces = NamespacePattern.reduce(yield* Effect.forEach(paths, parse))
+        // While the log is away there is nothing to get.
+        if (shards !== undefined) {
+          yield* Effect.retry(shards.follow(namespaces), { while: () => Effect.map(pause(100), isOpen) }).pipe(
+            Effect.mapError(() => new HubClosed())
+          )
+        }
         const mailbox = yield* Mailbox.make<SseEvent.SseEvent, SubscriberTooSlow>({
           capacity: settings.maxPendingEvents,
           strategy: "dropping"

@@ -64,7 +64,11 @@ Environment:
   SSE_MAX_LIFETIME            how long a client may stay               (no limit)
   SSE_DRAIN                   time over which clients are ended at shutdown (1 second)
   SSE_REDIS_URL               redis:// or rediss://: the log that several nodes share
+  SSE_REDIS_CLUSTER           or some servers of a Redis Cluster: 10.0.0.1:6379,10.0.0.2:6379
   SSE_REDIS_PREFIX            what its keys begin with                 (effect-sse)
+  SSE_REDIS_SHARDS            streams over which namespaces are spread, the same on all
+                              nodes; each is read where somebody listens     (1)
+  SSE_REDIS_SHARD_DEPTH       segments of a namespace that tell its stream   (1)
   SSE_PUBLISH_TIMEOUT         how long a publish may wait for Redis    (5 seconds)
   SSE_SHUTDOWN_RETRY          when they come back, counted from its end, or off;
                               begin with what a restart takes (2 seconds to 4 seconds)
@@ -261,7 +265,7 @@ const main = Effect.gen(function* () {
 const describe = (error: unknown): string | undefined => {
   if (error instanceof Usage) return error.message
   if (ConfigError.isConfigError(error)) return String(error)
-  if (error instanceof EventLogError) return `SSE_REDIS_URL: ${error.reason}`
+  if (error instanceof EventLogError) return `Redis: ${error.reason}`
   if (typeof error !== "object" || error === null || !("_tag" in error)) return undefined
   if (error instanceof TlsError) return error.message
   if (error._tag !== "ServeError" || !("cause" in error)) return undefined

@@ -6,8 +6,10 @@ import { Effect, Exit, Scope } from "effect"
 import { MessageChannel } from "node:worker_threads"
 import * as RemoteLog from "../src/internal/remoteLog.js"
 import { channelOf } from "./support/channel.js"
+import * as Shards from "../src/internal/shards.js"
 import { type RedisServer, redisServer } from "./support/redis.js"
 import { eventually } from "./support/server.js"
+import { below } from "./support/shards.js"
 
 type Log = EventLog.EventLog["Type"]
 
@@ -52,9 +54,28 @@ const engines: Record<string, (options: Options) => Nodes> = {
     }),
     renew: Effect.sleep("2 millis")
   }),
+  "one shard of several": (options) => ({
+    nodes: Effect.gen(function* () {
+      const rules = options.rules?.map((rule) => ({ ...rule, namespace: "/x" + rule.namespace }))
+      const make = EventLog.makeMemory({ ...options, ...(rules && { rules }) })
+      const logs = yield* Effect.all([make, make, make])
+      const one = Effect.map(Shards.make(logs, { depth: 1, lingerMillis: 10 }), (log) => below("/x", log))
+      return yield* Effect.all([one, one])
+    }),
+    renew: Effect.sleep("2 millis")
+  }),
   redis: (history) => {
     const prefix = `contract-${++logs}`
     const make = Effect.suspend(() => RedisLog.make({ url: server.url, prefix, history }))
+    return { nodes: Effect.all([make, make]), renew: Effect.promise(() => server.admin.flushall()) }
+  },
+  "one shard of several on redis": ({ rules = [], ...bounds }) => {
+    const prefix = `contract-${++logs}`
+    const history = { ...bounds, rules: rules.map((rule) => ({ ...rule, namespace: "/x" + rule.namespace })) }
+    const make = Effect.map(
+      Effect.suspend(() => RedisLog.make({ url: server.url, prefix, history, shards: 4 })),
+      (log) => below("/x", log)
+    )
     return { nodes: Effect.all([make, make]), renew: Effect.promise(() => server.admin.flushall()) }
   }
 }

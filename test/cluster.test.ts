@@ -26,12 +26,12 @@ const start = (port: number, redis: string, env: Record<string, string> = {}) =>
 const agent = new Http.Agent({ keepAlive: true })
 
 /** The status; 0 if there was no answer, and whether it was published is not known. */
-const publish = (port: number, data: ReadonlyArray<string>) =>
+const publish = (port: number, data: ReadonlyArray<string>, path = "/n") =>
   Effect.async<{ readonly status: number; readonly body: string }>((resume) => {
     const body = data.map((one) => JSON.stringify({ data: one }) + "\n").join("")
     const headers = { authorization: "Bearer secret", "content-type": "application/x-ndjson" }
     const request = Http.request(
-      { port, host: "127.0.0.1", method: "POST", path: "/publish/n", headers, agent },
+      { port, host: "127.0.0.1", method: "POST", path: `/publish${path}`, headers, agent },
       (response) => {
         let text = ""
         response.setEncoding("utf8")
@@ -51,8 +51,13 @@ interface Published {
   readonly refused: Set<string>
 }
 
-/** Publishes batches on one node after the other, each of its own, so many a second, until told to stop. */
-const flood = (ports: ReadonlyArray<number>, everyMillis: number, size: number) =>
+/** Publishes batches on one node after the other, each of its own, to one namespace after the other, so many a second, until told to stop. */
+const flood = (
+  ports: ReadonlyArray<number>,
+  everyMillis: number,
+  size: number,
+  paths: ReadonlyArray<string> = ["/n"]
+) =>
   Effect.gen(function* () {
     const published: Published = { acknowledged: new Set(), refused: new Set() }
     let going = true
@@ -60,7 +65,7 @@ const flood = (ports: ReadonlyArray<number>, everyMillis: number, size: number) 
     const one = Effect.gen(function* () {
       const number = batch++
       const data = Array.from({ length: size }, (_, i) => `${number}.${i}`)
-      const { body, status } = yield* publish(ports[number % ports.length]!, data)
+      const { body, status } = yield* publish(ports[number % ports.length]!, data, paths[number % paths.length])
       const set =
         status === 202
           ? published.acknowledged
@@ -176,6 +181,63 @@ describe("several nodes on Redis", () => {
         yield* check(clients, events, ports[0])
         assert.isAbove(events.acknowledged.size, 6000)
         assert.isTrue(clients.some(({ connects }) => connects() > 1))
+      }).pipe(Effect.provide(Logger.remove(Logger.defaultLogger))),
+    60_000
+  )
+
+  it.scopedLive(
+    "no acknowledged event is lost or doubled in shards, wherever clients listen and come back",
+    () =>
+      Effect.gen(function* () {
+        const redis = yield* redisServer("--appendonly", "yes", "--appendfsync", "always")
+        const ports = yield* three
+        const nodes = yield* Effect.forEach(ports, (port) => start(port, redis.url, { SSE_REDIS_SHARDS: "8" }), {
+          concurrency: 3
+        })
+        const paths = Array.from({ length: 7 }, (_, i) => `/n${i}`)
+        const clients: Array<{ readonly paths: ReadonlyArray<string>; readonly seen: ResumingClient }> = []
+        for (let i = 0; i < 30; i++) {
+          const own = i % 3 === 0 ? paths : [paths[i % 7]!]
+          const path = i % 3 === 0 ? "/subscribe/" : `/subscribe${own[0]}`
+          clients.push({ paths: own, seen: yield* resumingClient(ports, path, i) })
+        }
+        yield* eventually(Effect.sync(() => clients.every(({ seen }) => seen.connects() > 0)))
+        const events = yield* flood(ports, 10, 20, paths)
+        yield* Effect.sleep("500 millis")
+        for (let i = 0; i < 3; i++) {
+          yield* Effect.promise(() => redis.admin.client("KILL", "TYPE", "normal", "SKIPME", "yes"))
+          yield* Effect.sleep("200 millis")
+        }
+        nodes[2]!.process.kill("SIGKILL")
+        yield* Effect.sleep("1 second")
+        yield* redis.kill
+        yield* redis.start
+        yield* Effect.sleep("1500 millis")
+        yield* events.stop
+        for (const path of paths) assert.strictEqual((yield* publish(ports[0], [`end${path}`], path)).status, 202)
+        const has = ({ paths, seen }: (typeof clients)[number]) =>
+          paths.every((path) => seen.data.includes(`end${path}`))
+        yield* eventually(Effect.sync(() => clients.every(has)))
+        const pathOf = (data: string) =>
+          data.startsWith("end") ? data.slice(3) : paths[Number(data.split(".")[0]) % paths.length]!
+        const orders = new Map(
+          paths.map((path) => [path, clients[0]!.seen.data.filter((data) => pathOf(data) === path)])
+        )
+        for (const client of clients) {
+          const { data } = client.seen
+          assert.notInclude(data, "reset")
+          assert.strictEqual(new Set(data).size, data.length, "nothing twice")
+          for (const path of client.paths) {
+            const seen = data.filter((one) => pathOf(one) === path)
+            assert.deepStrictEqual(seen, orders.get(path), "one order in a shard")
+          }
+          const lost = Array.from(events.acknowledged).filter(
+            (one) => client.paths.includes(pathOf(one)) && !data.includes(one)
+          )
+          assert.deepStrictEqual(lost.slice(0, 5), [], `${lost.length} acknowledged events are missing`)
+        }
+        assert.isAbove(events.acknowledged.size, 2000)
+        assert.isTrue(clients.some(({ seen }) => seen.connects() > 1))
       }).pipe(Effect.provide(Logger.remove(Logger.defaultLogger))),
     60_000
   )

@@ -1,6 +1,6 @@
 /**
  * The log on Redis 7 or later, or Valkey: one stream that all nodes append to and read, so that every client of every node
- * sees one order, and can resume on any of them. Needs the package `ioredis`.
+ * sees one order, and can resume on any of them; or several, in shards. Needs the package `ioredis`.
  *
  * @since 0.1.0
  */
@@ -10,21 +10,19 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Random from "effect/Random"
-import * as Redacted from "effect/Redacted"
+import type * as Redacted from "effect/Redacted"
 import type * as Scope from "effect/Scope"
-import { Redis, type RedisOptions } from "ioredis"
+import type { RedisOptions } from "ioredis"
 import { EventLog } from "../EventLog.js"
 import { pause } from "../internal/eventLoop.js"
-import * as RedisHistory from "../internal/redis/history.js"
+import * as Connections from "../internal/redis/connections.js"
 import * as Life from "../internal/redis/life.js"
 import * as Link from "../internal/redis/link.js"
-import type { Kind } from "../internal/redis/position.js"
-import * as Reader from "../internal/redis/reader.js"
-import { Recent } from "../internal/redis/recent.js"
 import * as Scripts from "../internal/redis/scripts.js"
-import * as Writer from "../internal/redis/writer.js"
+import * as Shard from "../internal/redis/shard.js"
+import * as Shards from "../internal/shards.js"
 import * as Pattern from "../NamespacePattern.js"
-import { EventLogError } from "../SseError.js"
+import type { EventLogError } from "../SseError.js"
 
 /**
  * What is kept of the namespaces that a pattern covers. Unlike in memory, a rule has no bounds of its own: all events share
@@ -77,7 +75,7 @@ export interface RedisLogOptions {
   readonly redis?: RedisOptions | undefined
   /** What the names of all keys begin with, in braces. Logs that share a Redis need one each. Default: `effect-sse`. */
   readonly prefix?: string | undefined
-  /** How much is kept. All nodes should have the same. */
+  /** How much is kept. All nodes should have the same. With several shards: in each of them. */
   readonly history?: HistoryOptions | undefined
   /**
    * How long a publish may wait for Redis; then it fails with `EventLogError`. 0: it fails at once when there is no connection.
@@ -88,10 +86,25 @@ export interface RedisLogOptions {
   readonly answerTimeout?: Duration.DurationInput | undefined
   /** How long the first connection may take until the log is made, or fails. Default: 10 seconds. */
   readonly startTimeout?: Duration.DurationInput | undefined
+  /**
+   * Streams over which namespaces are spread, 1 to 64, by their first segments. A node reads those to whose namespaces somebody
+   * listens there. All nodes must have the same number, which is kept in Redis; to change it, take another `prefix`. Default: 1.
+   */
+  readonly shards?: number | undefined
+  /** Segments of a namespace that tell its shard, 1 to 8. Default: 1, so that `/rooms/7` and all of `/rooms` are in one shard. */
+  readonly shardDepth?: number | undefined
+  /** How long a shard is still read when nobody listens to it any more. Default: 30 seconds. */
+  readonly shardLinger?: Duration.DurationInput | undefined
+  /**
+   * Some servers of a Redis Cluster, of which one must be there; the others are found. Of `url`, only user, password and
+   * `rediss:` count then. Default: none, it is no cluster.
+   */
+  readonly cluster?: ReadonlyArray<{ readonly host: string; readonly port: number }> | undefined
 }
 
 /**
- * A log on Redis. It holds two connections: one that waits for entries, and one for all else.
+ * A log on Redis. It holds two connections: one that waits for entries, and one for all else. With several shards, one waits in
+ * each of those that are read; in a cluster, each shard has one for all else as well.
  *
  * - An append of several events is one step of Redis, whole or not at all. Sent again after a lost connection, it is still
  *   done once.
@@ -101,92 +114,89 @@ export interface RedisLogOptions {
  * - A client that is behind the oldest event that is kept is told `expired`, whatever it listens to: what was dropped is not
  *   known here.
  *
+ * With several `shards`:
+ *
+ * - Order is that of a shard: of what is published to namespaces that begin alike, all clients see one order. Those who listen to
+ *   several shards get each of them in its order, mixed as it comes. They are: `/`, and patterns with a wildcard in front.
+ * - A publish of several events is whole, or not at all, in each shard. If it fails in some, its `outcome` is `partial`.
+ * - The id that a client of one shard gets is about as long as that of one stream (25 characters); that of a client of
+ *   several has as much for each shard that the node reads. Neither can be continued with namespaces of other shards: that is
+ *   `unknown`. So is a publisher's own id, for who listens to several.
+ * - The last events (`since=10`) of several shards are the newest by the clock of Redis, 1,000 at most.
+ *
  * @throws Error as a defect, if a bound makes no sense; `InvalidNamespace` for a rule's pattern
  * @since 0.1.0
  * @category constructors
  */
 export const make = (options: RedisLogOptions = {}): Effect.Effect<EventLog["Type"], EventLogError, Scope.Scope> =>
   Effect.gen(function* () {
-    const { history = {} } = options
-    const maxEvents = atLeast("history.maxEvents", 1, history.maxEvents ?? 100_000)
-    const maxValues = atLeast("history.maxValues", 1, history.maxValues ?? 10_000)
+    const { history = {}, prefix = "effect-sse" } = options
     const maxAge = atLeast("history.maxAge", 1, Duration.toMillis(history.maxAge ?? Duration.infinity))
-    const age = maxAge === Infinity ? 0 : Math.ceil(maxAge)
-    const answerMillis = atLeast("answerTimeout", 1, Duration.toMillis(options.answerTimeout ?? "3 seconds"))
-    const waitMillis = atLeast("publishTimeout", 0, Duration.toMillis(options.publishTimeout ?? "5 seconds"))
     const rules = (history.rules ?? []).map(({ keep, namespace }) => ({ keep, pattern: Pattern.make(namespace) }))
-    const hasLatest = rules.some(({ keep }) => keep === "latest")
+    const shards = whole("shards", maxShards, options.shards ?? 1)
+    const depth = whole("shardDepth", maxDepth, options.shardDepth ?? 1)
+    const settings: Shard.Settings = {
+      maxEvents: atLeast("history.maxEvents", 1, history.maxEvents ?? 100_000),
+      maxValues: atLeast("history.maxValues", 1, history.maxValues ?? 10_000),
+      maxAge,
+      age: maxAge === Infinity ? 0 : Math.ceil(maxAge),
+      answerMillis: atLeast("answerTimeout", 1, Duration.toMillis(options.answerTimeout ?? "3 seconds")),
+      waitMillis: atLeast("publishTimeout", 0, Duration.toMillis(options.publishTimeout ?? "5 seconds")),
+      hasLatest: rules.some(({ keep }) => keep === "latest"),
+      kindOf: Shard.kindsOf(rules),
+      backlog: { events: 0, length: 0 },
+      recentLength: Math.max(maxRecentLength / shards, maxRecentLength / 16),
+      connect: Connections.make(options)
+    }
+    const startMillis = Duration.toMillis(options.startTimeout ?? "10 seconds")
+    const lingerMillis = atLeast("shardLinger", 0, Duration.toMillis(options.shardLinger ?? "30 seconds"))
 
-    const name = (yield* Random.nextIntBetween(0, 36 ** 6)).toString(36) + (yield* unique)
-    const keys = Scripts.keysOf(options.prefix ?? "effect-sse", name)
-    const life = Life.make(keys)
-    const onOpen = (run: Link.Link["run"]) => Effect.asVoid(life.reopen(run))
-    const commands = yield* Link.make(() => connection(options, "commands"), answerMillis, onOpen)
-    const reading = yield* Link.make(() => connection(options, "reader"), answerMillis, onOpen)
-
-    const failed =
-      (operation: "append" | "tail" | "since") =>
-      ({ reason }: { readonly reason: string }) =>
-        new EventLogError({ operation, reason })
-    const problem = () => reading.problem() ?? commands.problem()
-
-    yield* Effect.zipRight(commands.up, reading.up).pipe(
-      Effect.raceFirst(pause(Duration.toMillis(options.startTimeout ?? "10 seconds"))),
+    const started = (link: Link.Link) =>
       Effect.zipRight(
+        Effect.raceFirst(link.up, pause(startMillis)),
         Effect.suspend(() => {
-          const now = problem()
-          return now === undefined ? Effect.void : Effect.fail(failed("tail")(now))
+          const now = link.problem()
+          return now === undefined ? Effect.void : Effect.fail(Shard.failed("tail")(now))
         })
       )
+    yield* Shard.agree(
+      prefix,
+      depth === 1 || shards === 1 ? `${shards}` : `${shards} by ${depth} segments`,
+      settings,
+      started
     )
 
-    const recent = new Recent(Math.min(maxEvents, 8192), maxAge, yield* Effect.clock)
-    const end = yield* Effect.mapError(life.reopen(reading.run), failed("tail"))
-    const reader = yield* Effect.mapError(
-      Reader.make(reading, life, keys, recent, end, hasLatest ? maxValues : 0),
-      failed("tail")
+    const writer = (yield* Random.nextIntBetween(0, 36 ** 6)).toString(36) + (yield* unique)
+    const made = Array.from({ length: shards }, (_, shard) => {
+      const keys = Scripts.keysOf(shards === 1 ? prefix : `${prefix}:${shard}`, writer)
+      return { keys, life: Life.make(keys) }
+    })
+    const commandsOf = (shards: typeof made) =>
+      Link.make(settings.connect("commands"), settings.answerMillis, (run) =>
+        Effect.forEach(shards, ({ life }) => life.reopen(run), { concurrency: "unbounded", discard: true })
+      )
+    // In a cluster each shard may be on another server.
+    const shared = options.cluster === undefined ? yield* commandsOf(made) : undefined
+    const [first, ...rest] = yield* Effect.forEach(
+      made,
+      (one) =>
+        Effect.gen(function* () {
+          const commands = shared ?? (yield* commandsOf([one]))
+          yield* started(commands)
+          return yield* Shard.make(one, commands, settings, shards === 1 ? startMillis : settings.answerMillis)
+        }),
+      { concurrency: "unbounded" }
     )
-    const ruled = new Map<string, Kind>()
-    const kinds = { events: "t", latest: "v", nothing: "x" } as const
-    const writer = yield* Writer.make(commands, life, {
-      keys,
-      kindOf: ({ namespace }) => {
-        if (rules.length === 0) return "t"
-        let kind = ruled.get(namespace)
-        if (kind === undefined) {
-          const rule = rules.find(({ pattern }) => Pattern.matches(pattern, namespace))
-          kind = kinds[rule?.keep ?? "events"]
-          if (ruled.size >= 4096) ruled.clear()
-          ruled.set(namespace, kind)
-        }
-        return kind
-      },
-      maxEvents,
-      maxAge: age,
-      maxValues,
-      waitMillis,
-      room: Effect.suspend(() => reader.caughtUp(life.known().n - Math.min(maxUnread, maxEvents / 4)))
-    })
-
-    return EventLog.of({
-      append: writer.append,
-      tail: reader.tail,
-      history: RedisHistory.make(commands, life, keys, recent, reader, hasLatest, failed("since")),
-      size: commands
-        .run((redis) => Scripts.size(redis, [keys.meta, keys.stream], [age]))
-        .pipe(Effect.map(Number), Effect.mapError(failed("since"))),
-      health: Effect.sync(() => {
-        const now = problem()
-        return now === undefined
-          ? { status: "ok" }
-          : { status: "degraded", reason: `Redis: ${now.reason}`, since: now.since }
-      }),
-      settled: Effect.suspend(() => reader.caughtUp(life.known().n))
-    })
+    if (shards === 1) return yield* Effect.as(first!.read, first!.log)
+    return yield* Shards.make([first!.log, ...rest.map(({ log }) => log)], { depth, lingerMillis })
   })
 
-/** Entries that a node may have to read before it appends more. */
-const maxUnread = 16_384
+/** A position of all of them must still be an id that a browser sends. */
+const maxShards = 64
+const maxDepth = 8
+
+/** Characters of entries that are kept in this process, in all shards. */
+const maxRecentLength = 8 * 1024 * 1024
 
 const unique = Effect.map(Effect.clock, (clock) => clock.unsafeCurrentTimeMillis().toString(36))
 
@@ -195,23 +205,11 @@ const atLeast = (name: string, min: number, value: number): number => {
   return value
 }
 
-const connection = ({ redis, url = "redis://127.0.0.1:6379" }: RedisLogOptions, what: string): Redis => {
-  const settings: RedisOptions = {
-    connectionName: `effect-sse ${what}`.replace(" ", "-"),
-    keepAlive: 10_000,
-    disconnectTimeout: 500,
-    ...redis,
-    lazyConnect: true,
-    // A lost connection is seen, and another one made, by the one who uses it; nothing is queued or sent again unasked.
-    retryStrategy: () => null,
-    enableOfflineQueue: false,
-    autoResendUnfulfilledCommands: false,
-    maxRetriesPerRequest: 0,
-    enableAutoPipelining: false
+const whole = (name: string, max: number, value: number): number => {
+  if (!(Number.isInteger(value) && value >= 1 && value <= max)) {
+    throw new Error(`${name} is ${value}; it must be a whole number from 1 to ${max}`)
   }
-  if (redis?.host !== undefined || redis?.path !== undefined || redis?.sentinels !== undefined)
-    return new Redis(settings)
-  return new Redis(Redacted.isRedacted(url) ? Redacted.value(url) : url, settings)
+  return value
 }
 
 /**

@@ -12,8 +12,8 @@ import { splitUrl } from "./url.js"
 /** What polyfills and other servers' clients call it, since a page cannot set the header. */
 const idNames = ["last_event_id", "lastEventId", "Last-Event-ID", "evs_last_event_id"]
 
-/** No id that was given out is longer. */
-const maxIdLength = 128
+/** No id that was given out is longer, not even one that tells of many shards. */
+const maxIdLength = 4096
 
 /**
  * The header of an `EventSource` that reconnects (WHATWG HTML section 9.2.4) comes first: what the query says was true when

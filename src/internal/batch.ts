@@ -10,6 +10,7 @@ import { join } from "./frame.js"
  */
 export class Batch {
   private joined: Frame | undefined
+  private joinedWide: Frame | undefined
   constructor(
     /** The number of the round. */
     readonly round: number,
@@ -18,5 +19,10 @@ export class Batch {
 
   get frame(): Frame {
     return (this.joined ??= join(this.entries.map((entry) => entry.text)))
+  }
+
+  /** For those who listen to several shards. */
+  get wide(): Frame {
+    return (this.joinedWide ??= join(this.entries.map((entry) => entry.wide ?? entry.text)))
   }
 }

@@ -51,7 +51,9 @@ export class Client implements Subscriber {
     private readonly limits: ClientLimits,
     private readonly totals: Totals,
     private readonly onEnd: (client: Client) => void,
-    private readonly onWait: (client: Client) => void
+    private readonly onWait: (client: Client) => void,
+    /** Whether it listens to several shards of the log. */
+    private readonly isWide: boolean
   ) {}
 
   get id(): number {
@@ -67,7 +69,7 @@ export class Client implements Subscriber {
     if (this.held !== undefined) return this.keep(batch)
     this.events += batch.entries.length
     this.totals.deliveries += batch.entries.length
-    this.write(batch.frame, now)
+    this.write(this.isWide ? batch.wide : batch.frame, now)
   }
 
   /**

@@ -5,10 +5,11 @@
  */
 import * as Effect from "effect/Effect"
 import * as Queue from "effect/Queue"
+import * as Exit from "effect/Exit"
 import * as Ref from "effect/Ref"
-import type * as Scope from "effect/Scope"
+import * as Scope from "effect/Scope"
 import { type EndReason, endReasons } from "../Connection.js"
-import type { History } from "../EventLog.js"
+import type { History, Shards } from "../EventLog.js"
 import type { ClientChange, Connected, ConnectRequest, Principal } from "../HubClient.js"
 import { type NamespacePattern, reduce } from "../NamespacePattern.js"
 import type { HubSettings } from "../SseConfig.js"
@@ -80,7 +81,8 @@ export const make = (
   isOpen: IsOpen,
   nextId: () => number,
   history: History | undefined,
-  position: () => string,
+  shards: Shards | undefined,
+  position: (namespaces: ReadonlyArray<NamespacePattern>) => string,
   round: () => number
 ): Effect.Effect<Clients, never, Scope.Scope> =>
   Effect.gen(function* () {
@@ -95,6 +97,8 @@ export const make = (
 
     // By id, and so by age. Whoever is in the registry is here: both change in one step.
     const connected = new Map<number, Client>()
+    // What holds the shards of the log that each listens to.
+    const following = new Map<number, Scope.CloseableScope>()
     const list = Effect.sync(() => Array.from(connected.values()))
     const watchers = Watchers.make(connected, settings.maxPendingEvents, isOpen)
     const waiting = yield* Waiting.make(settings)
@@ -129,6 +133,7 @@ export const make = (
           return clients.reduce(Registry.remove, current)
         })
         for (const client of clients) yield* keepalives.remove(client)
+        if (following.size > 0) for (const { id } of clients) yield* unfollow(id)
         if (recentEnds.length > 2 * keptEnds) recentEnds = recentEnds.slice(-keptEnds)
         if (!isOpen() && connected.size === 0) yield* empty.open
       })
@@ -137,7 +142,8 @@ export const make = (
     const register = (
       request: ConnectRequest,
       namespaces: ReadonlyArray<NamespacePattern>,
-      plan: Replay.Plan | undefined
+      plan: Replay.Plan | undefined,
+      scope?: Scope.CloseableScope
     ): Effect.Effect<Connected, HubClosed | LimitReached | Refused> =>
       Effect.flatMap(
         Ref.modify(registry, (current): [Connected | HubClosed | LimitReached | Refused, Registry.Registry] => {
@@ -168,7 +174,8 @@ export const make = (
             settings,
             totals,
             (client) => left.unsafeOffer(client),
-            waiting.add
+            waiting.add,
+            shards?.isWide(namespaces) === true
           )
           SseMetrics.connects.unsafeUpdate(1, [])
           watchers.connected(client)
@@ -179,6 +186,7 @@ export const make = (
             else client.end(reason)
           })
           connected.set(client.id, client)
+          if (scope !== undefined) following.set(client.id, scope)
           admission.count(client, 1)
           principals.add(client)
           return [{ id: client.id, reset: plan?.reset }, Registry.add(current, client)]
@@ -186,8 +194,33 @@ export const make = (
         (result) => ("_tag" in result ? Effect.fail(result) : Effect.succeed(result))
       )
 
+    const unfollow = (id: number) =>
+      Effect.suspend(() => {
+        const scope = following.get(id)
+        following.delete(id)
+        return scope === undefined ? Effect.void : Scope.close(scope, Exit.void)
+      })
+
+    /** What it listens to is read before anything is looked up for it, and until it is forgotten. */
+    const connectTo = (
+      { follow }: Shards,
+      namespaces: ReadonlyArray<NamespacePattern>,
+      request: ConnectRequest
+    ): ReturnType<Clients["connect"]> =>
+      Effect.uninterruptibleMask((restore) =>
+        Effect.flatMap(Scope.make(), (scope) =>
+          Scope.extend(follow(namespaces), scope).pipe(
+            Effect.flatMap(() => replay?.plan(request.start, namespaces) ?? Effect.succeed(undefined)),
+            restore,
+            Effect.flatMap((plan) => register(request, namespaces, plan, scope)),
+            Effect.onError(() => Scope.close(scope, Exit.void))
+          )
+        )
+      )
+
     const connect: Clients["connect"] = (request) => {
       const namespaces = reduce(request.namespaces)
+      if (shards !== undefined) return connectTo(shards, namespaces, request)
       return replay === undefined
         ? register(request, namespaces, undefined)
         : Effect.flatMap(replay.plan(request.start, namespaces), (plan) => register(request, namespaces, plan))

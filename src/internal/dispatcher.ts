@@ -44,13 +44,15 @@ const holdMillis = (writes: number): number => (writes <= 1024 ? 16 : 8)
 /** Events that may wait for the dispatcher before publishers wait for it. */
 const maxWaiting = 16_384
 
-export interface Dispatcher extends Tail {
+export interface Dispatcher extends Required<Tail> {
   /** Whether so much waits that publishers have to; {@link Tail.ready} then waits until it does not. */
   readonly isFull: () => boolean
   /** The position behind which those who are registered now get everything; `undefined` before the first round. */
   readonly position: () => string | undefined
   /** The number of the round that ends at that position; it may still be under way. */
   readonly round: () => number
+  /** Waits until the position tells of every shard that had begun to be read before. */
+  readonly arrived: Effect.Effect<void>
   /** Waits until everything offered before has been handed out. */
   readonly flush: Effect.Effect<void>
 }
@@ -72,6 +74,8 @@ export const make = (
     let rounds = 0
     let offered = 0
     let dispatched = 0
+    // Moves that were offered and are not reached yet.
+    let moving = 0
     let flushes: Array<{ readonly at: number; readonly resume: () => void }> = []
 
     const round = (entries: ReadonlyArray<LogEntry>): Effect.Effect<void> =>
@@ -118,10 +122,10 @@ export const make = (
         }
       })
 
-    /** Tells all, wherever they listen. */
+    /** Tells all that it concerns. */
     const tellGap = (gap: TailGap): Effect.Effect<void> =>
       Effect.gen(function* () {
-        yield* Effect.logWarning(`effect-sse: events are missing (${gap.reason}); all clients are told`)
+        yield* Effect.logWarning(`effect-sse: events are missing (${gap.reason}); clients are told`)
         const current = yield* Ref.get(registry)
         const requested = reached?.position ?? ""
         reached = gap
@@ -130,11 +134,19 @@ export const make = (
         const frame = frameOf(reset + SseEvent.cursor(gap.position))
         let told = 0
         for (const { list } of HashMap.values(current.subscriptions)) {
+          if (gap.concerns?.(list[0]!.namespaces) === false) continue
           for (const subscriber of list) {
             subscriber.reset?.(frame, now)
             if (++told % 1024 === 0) yield* turn
           }
         }
+      })
+
+    /** Whoever is registered from here on listens to these shards. */
+    const move = (to: Moved): Effect.Effect<void> =>
+      Effect.sync(() => {
+        reached = to
+        moving--
       })
 
     const isFull = () => offered - dispatched >= maxWaiting
@@ -153,15 +165,15 @@ export const make = (
       Effect.flatMap((taken) =>
         Effect.forEach(
           split(Chunk.toReadonlyArray(taken), roundLength),
-          ({ entries, gap, offeredAt }) =>
-            (gap === undefined ? round(entries) : tellGap(gap)).pipe(
+          ({ entries, mark, offeredAt }) =>
+            (mark === undefined ? round(entries) : "reason" in mark ? tellGap(mark) : move(mark)).pipe(
               // Only a defect can get here. The round is lost to some, which is said; the next ones must go on.
               Effect.catchAllCause((cause) => Effect.logError("effect-sse: a fan-out round failed", cause)),
               Effect.zipRight(
                 Effect.sync(() => {
-                  settle(gap === undefined ? entries.length : 1)
+                  settle(mark === undefined ? entries.length : 1)
                   relieve()
-                  if (gap !== undefined) return
+                  if (mark !== undefined) return
                   SseMetrics.roundEvents.unsafeUpdate(entries.length, [])
                   const now = clock.unsafeCurrentTimeNanos()
                   for (const at of offeredAt) SseMetrics.publishToWrite.unsafeUpdate(Number(now - at) / 1e9, [])
@@ -179,6 +191,11 @@ export const make = (
       Effect.forkScoped
     )
 
+    const flush = Effect.async<void>((resume) => {
+      if (offered === dispatched) return resume(Effect.void)
+      flushes.push({ at: offered, resume: () => resume(Effect.void) })
+    })
+
     return {
       isFull,
       position: () => reached?.position,
@@ -192,21 +209,29 @@ export const make = (
         offered++
         pubsub.unsafeOffer(gap)
       },
+      moved: (position) => {
+        offered++
+        moving++
+        pubsub.unsafeOffer({ position })
+      },
+      arrived: Effect.suspend(() => (moving === 0 ? Effect.void : flush)),
       ready: room.await,
-      flush: Effect.async((resume) => {
-        if (offered === dispatched) return resume(Effect.void)
-        flushes.push({ at: offered, resume: () => resume(Effect.void) })
-      })
+      flush
     }
   })
 
-/** Entries that were appended together, and when they came, in ns; or what tells that some are missing. */
-type Appended = { readonly entries: ReadonlyArray<LogEntry>; readonly at: bigint } | TailGap
+/** From here on the position tells of other shards. */
+interface Moved {
+  readonly position: string
+}
+
+/** Entries that were appended together, and when they came, in ns; or what tells that some are missing, or that shards are others. */
+type Appended = { readonly entries: ReadonlyArray<LogEntry>; readonly at: bigint } | TailGap | Moved
 
 interface Round {
   readonly entries: Array<LogEntry>
   /** Instead of entries. */
-  readonly gap?: TailGap
+  readonly mark?: TailGap | Moved
   /** When the appends that end in this round came. */
   readonly offeredAt: Array<bigint>
 }
@@ -217,9 +242,9 @@ const split = (appended: ReadonlyArray<Appended>, roundLength: number): Readonly
   let round: Round = { entries: [], offeredAt: [] }
   let length = 0
   for (const one of appended) {
-    if ("reason" in one) {
+    if ("position" in one) {
       if (round.entries.length > 0) rounds.push(round)
-      rounds.push({ entries: [], gap: one, offeredAt: [] })
+      rounds.push({ entries: [], mark: one, offeredAt: [] })
       round = { entries: [], offeredAt: [] }
       length = 0
       continue

@@ -93,7 +93,7 @@ export const serve = (log: EventLog["Type"], channel: Channel, load: Load): Effe
         load.add(entries.length, channel)
         channel.send({ entries: entries.map(plain) })
       },
-      gap: (gap) => channel.send({ gap }),
+      gap: ({ position, reason }) => channel.send({ gap: { position, reason } }),
       ready: load.ready
     }
     const run = (

@@ -69,13 +69,14 @@ interface Resuming {
 }
 
 /**
- * @param position where the dispatcher is: everything behind it is handed to those who are registered now
+ * @param position where the dispatcher is, for those who listen to these namespaces: everything behind it is handed to those of
+ *   them who are registered now
  * @param round the number of the round that ends there, and may be under way
  */
 export const make = (
   history: History,
   settings: HubSettings,
-  position: () => string,
+  position: (namespaces: ReadonlyArray<NamespacePattern>) => string,
   round: () => number,
   sayGoodbye: (client: Client, now: number) => void
 ): Effect.Effect<Replay, never, Scope.Scope> =>
@@ -98,7 +99,7 @@ export const make = (
       const fresh = { after: undefined, reset: undefined, withLatest: history.hasLatest }
       if (start === undefined) return Effect.succeed(fresh)
       return Effect.flatMap(
-        history.locate(start, position(), namespaces),
+        history.locate(start, position(namespaces), namespaces),
         (found): Effect.Effect<Plan, EventLogError> => {
           if (typeof found === "string") {
             if (start._tag !== "After") return Effect.succeed({ ...fresh, after: found })
@@ -120,12 +121,12 @@ export const make = (
     const restart = (namespaces: ReadonlyArray<NamespacePattern>): Effect.Effect<string | undefined, EventLogError> =>
       settings.afterReset === "now"
         ? Effect.succeed(undefined)
-        : Effect.map(history.locate({ _tag: "Earliest" }, position(), namespaces), (found) =>
+        : Effect.map(history.locate({ _tag: "Earliest" }, position(namespaces), namespaces), (found) =>
             typeof found === "string" ? found : undefined
           )
 
     const begin = (client: Client, { after, reset, withLatest }: Plan): string => {
-      const here = position()
+      const here = position(client.namespaces)
       const head = reset === undefined ? "" : SseEvent.reset(reset)
       const start = after ?? here
       if (start === here && !withLatest) return head + SseEvent.cursor(here)
@@ -193,7 +194,7 @@ export const make = (
           const after = yield* restart(client.namespaces)
           client.replay(join([SseEvent.reset(toldOf(page, one.after))]), 0, now)
           client.hold(round())
-          one.upTo = position()
+          one.upTo = position(client.namespaces)
           one.after = after ?? one.upTo
           if (history.hasLatest) one.values = "wanted"
           else one.told = undefined
@@ -210,7 +211,7 @@ export const make = (
           // Ahead of the dispatcher, which has to catch up; or too much was live to be held.
           const isAhead = one.after !== one.upTo
           client.hold(round())
-          one.upTo = position()
+          one.upTo = position(client.namespaces)
           if (isAhead) park(one)
           return !isAhead
         }

@@ -115,7 +115,7 @@ describe("resume over HTTP", () => {
         assert.strictEqual(cursor, positions.at(-1))
         const { oldest, reason: told, requested } = JSON.parse(json!) as Record<string, string>
         assert.deepStrictEqual([told, oldest], [reason, positions[2]!])
-        assert.isTrue(requested!.length <= 129 && Buffer.from(id, "utf8").toString("latin1").startsWith(requested!))
+        assert.isTrue(requested!.length <= 4097 && Buffer.from(id, "utf8").toString("latin1").startsWith(requested!))
       }
       const browser = yield* Effect.flatMap(port, (port) =>
         Effect.promise(() => fetch(`http://127.0.0.1:${port}/subscribe/a`))

@@ -87,6 +87,54 @@ export const redisServer = (...settings: ReadonlyArray<string>): Effect.Effect<R
     }
   })
 
+export interface ClusterServer extends RedisServer {
+  /** Joins the cluster of another one. */
+  readonly meet: (other: RedisServer) => Promise<void>
+}
+
+/** One server of a cluster, without slots. */
+export const clusterServer = (...settings: ReadonlyArray<string>): Effect.Effect<ClusterServer, never, Scope.Scope> =>
+  Effect.gen(function* () {
+    const bus = yield* freePort
+    const own = ["--cluster-enabled", "yes", "--cluster-port", String(bus), "--cluster-node-timeout", "1000"]
+    const server = yield* redisServer(
+      ...own,
+      "--cluster-require-full-coverage",
+      "no",
+      "--repl-diskless-sync-delay",
+      "0",
+      ...settings
+    )
+    return {
+      ...server,
+      meet: async ({ admin }) => void (await admin.call("CLUSTER", "MEET", "127.0.0.1", server.port, bus))
+    }
+  })
+
+/** A Redis Cluster of three, each with a third of the slots. */
+export const redisCluster = (
+  ...settings: ReadonlyArray<string>
+): Effect.Effect<ReadonlyArray<RedisServer>, never, Scope.Scope> =>
+  Effect.gen(function* () {
+    const one = clusterServer(...settings)
+    const servers = yield* Effect.all([one, one, one])
+    const bounds = [0, 5461, 10_923, 16_384]
+    const info = ({ admin }: RedisServer) => admin.call("CLUSTER", "INFO") as Promise<string>
+    yield* Effect.promise(async () => {
+      for (const [i, { admin, meet }] of servers.entries()) {
+        await admin.call("CLUSTER", "SET-CONFIG-EPOCH", i + 1)
+        await admin.call("CLUSTER", "ADDSLOTSRANGE", bounds[i]!, bounds[i + 1]! - 1)
+        await meet(servers[0])
+      }
+      for (const server of servers) {
+        while (!/cluster_state:ok[^]*cluster_slots_ok:16384[^]*cluster_known_nodes:3/.test(await info(server))) {
+          await new Promise((resolve) => setTimeout(resolve, 20))
+        }
+      }
+    })
+    return servers
+  })
+
 /** A way to a server that can be held up, cut and led elsewhere. */
 export interface Way {
   readonly url: string

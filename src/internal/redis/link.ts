@@ -44,7 +44,21 @@ const firstRetry = 50
 const lastRetry = 1000
 
 /** Answers of a Redis that does not take commands now, where another connection may find one that does. */
-const isElsewhere = (reason: string): boolean => /^(READONLY|LOADING|MASTERDOWN|NOAUTH)\b/.test(reason)
+export const isElsewhere = (reason: string): boolean =>
+  /^(READONLY|LOADING|MASTERDOWN|MOVED|ASK|TRYAGAIN|CLUSTERDOWN|EXECABORT)\b/.test(reason)
+
+/** A server of a cluster. */
+export interface Address {
+  readonly host: string
+  readonly port: number
+}
+
+/** Where a cluster says that the keys are; without a host, on the one that says so. */
+const movedTo = (reason: string, asked: string | undefined): Address | undefined => {
+  const match = /^MOVED \d+ (.*):(\d+)$/.exec(reason)
+  const host = match === null ? undefined : match[1]! || asked
+  return host === undefined ? undefined : { host, port: Number(match![2]) }
+}
 
 interface Open {
   readonly redis: Redis
@@ -74,7 +88,7 @@ const ask = <A>(open: Open, send: (redis: Redis) => Promise<A>, millis: number):
         const reason = messageOf(error)
         if (!(error instanceof Error && error.name === "ReplyError")) return open.drop(reason)
         settle(Effect.fail(new Refused({ reason })))
-        if (isElsewhere(reason)) open.drop(reason)
+        if (isElsewhere(reason) || reason.startsWith("NOAUTH")) open.drop(reason)
       }
     )
   })
@@ -83,12 +97,12 @@ const ask = <A>(open: Open, send: (redis: Redis) => Promise<A>, millis: number):
 const messageOf = (error: unknown): string => (error instanceof Error ? error.message : String(error))
 
 /**
- * @param make a connection that is not open yet, and never connects again by itself
+ * @param make a connection that is not open yet, and never connects again by itself; to where a cluster said that the keys are
  * @param millis how long an answer may take
  * @param onOpen what is done first on each connection
  */
 export const make = (
-  make: () => Redis,
+  make: (at: Address | undefined) => Redis,
   millis: number,
   onOpen: (run: Link["run"]) => Effect.Effect<void, Failure>
 ): Effect.Effect<Link, never, Scope.Scope> =>
@@ -97,6 +111,8 @@ export const make = (
     let current: Open | undefined
     let problem: Problem | undefined = { reason: "not connected yet", since: yield* Clock.currentTimeMillis }
     let retry = firstRetry
+    let target: Address | undefined
+    let isLed = false
 
     const failed = (reason: string) =>
       Effect.gen(function* () {
@@ -107,7 +123,7 @@ export const make = (
       })
 
     const once = Effect.suspend(() => {
-      const redis = make()
+      const redis = make(target)
       let reason: string | undefined
       const waiting = new Set<(reason: string) => void>()
       let onDrop: (() => void) | undefined
@@ -148,7 +164,15 @@ export const make = (
           })
         ),
         Effect.catchAll((failure) => Effect.sync(() => (reason ??= failure.reason))),
-        Effect.zipRight(Effect.suspend(() => failed(reason ?? "it was closed"))),
+        Effect.zipRight(
+          Effect.suspend(() => {
+            const moved = reason === undefined ? undefined : movedTo(reason, redis.options.host)
+            // The one that is asked first may lead on; who is led on and on finds no way.
+            isLed = target === undefined && moved !== undefined
+            target = moved
+            return isLed && problem !== undefined ? Effect.void : failed(reason ?? "it was closed")
+          })
+        ),
         Effect.ensuring(Effect.sync(() => open.drop("closed")))
       )
     })
@@ -156,7 +180,7 @@ export const make = (
     yield* once.pipe(
       Effect.zipRight(
         Effect.suspend(() => {
-          const wait = retry
+          const wait = isLed ? 0 : retry
           retry = Math.min(retry * 2, lastRetry)
           return pause(wait)
         })

@@ -76,6 +76,10 @@ export class RedisEntry implements LogEntry {
     return toText(this)
   }
 
+  get at(): number {
+    return this.ms
+  }
+
   /** Read back from the text; few want it. */
   get event(): SseEvent {
     return (this.parsed ??= parseBlock(this.namespace, this.block))

@@ -1,17 +1,18 @@
 /**
- * Reads the log as it grows, on a connection of its own, and hands it to the hubs of this process.
+ * Reads the log as it grows, on a connection of its own, and hands it to the hubs of this process. Nothing is read while there
+ * is no tail.
  *
  * @internal
  */
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
+import * as RcRef from "effect/RcRef"
 import type { Tail } from "../../EventLog.js"
 import type { Namespace } from "../../Namespace.js"
 import * as SseEvent from "../../SseEvent.js"
 import { pause } from "../eventLoop.js"
 import type { Life } from "./life.js"
-import type { Failure, Link } from "./link.js"
-import { Refused } from "./link.js"
+import { Down, type Failure, type Link, type Problem, Refused } from "./link.js"
 import * as Position from "./position.js"
 import type { Place, Raw, RedisEntry } from "./position.js"
 import type { Recent } from "./recent.js"
@@ -26,7 +27,11 @@ const most = 1024
 const aimedLength = 512 * 1024
 
 export interface Reader {
-  readonly tail: (tail: Tail) => Effect.Effect<string, never, Scope.Scope>
+  readonly tail: (tail: Tail) => Effect.Effect<string, Failure, Scope.Scope>
+  /** Reads until the scope closes, whether there is a tail or not. */
+  readonly read: Effect.Effect<void, Failure, Scope.Scope>
+  /** Why it does not read, if it should. */
+  readonly problem: () => Problem | undefined
   /** Up to where it has read. */
   readonly here: () => Place
   /** Waits, at most a second, until it has read up to there. */
@@ -37,33 +42,40 @@ export interface Reader {
   readonly values: ReadonlyMap<Namespace, RedisEntry>
 }
 
-/** @param maxValues 0: no values are kept */
+/**
+ * @param open makes the connection
+ * @param millis how long that may take, when reading begins
+ * @param maxValues 0: no values are kept
+ */
 export const make = (
-  link: Link,
+  open: Effect.Effect<Link, never, Scope.Scope>,
+  millis: number,
   life: Life,
   keys: Keys,
   recent: Recent,
-  begin: Place,
   maxValues: number
-): Effect.Effect<Reader, Failure, Scope.Scope> =>
+): Effect.Effect<Reader, never, Scope.Scope> =>
   Effect.gen(function* () {
     const tails = new Set<Tail>()
     const values = new Map<Namespace, RedisEntry>()
     const waiting = new Set<{ readonly n: number; readonly resume: () => void }>()
-    let here = begin
+    let here = life.base()
     let count = fewest
+    // While it reads.
+    let reading: Link | undefined
 
-    const loadValues = Effect.gen(function* () {
-      if (maxValues === 0) return
-      const { epoch } = here
-      const found = yield* link.run((redis) => redis.hgetall(keys.values))
-      values.clear()
-      for (const [namespace, value] of Object.entries(found)) {
-        const space = value.indexOf(" ")
-        const entry = Position.decode([value.slice(0, space), ["n", namespace, "v", value.slice(space + 1)]], epoch)
-        values.set(entry.namespace, entry)
-      }
-    })
+    const loadValues = (link: Link) =>
+      Effect.gen(function* () {
+        if (maxValues === 0) return
+        const { epoch } = here
+        const found = yield* link.run((redis) => redis.hgetall(keys.values))
+        values.clear()
+        for (const [namespace, value] of Object.entries(found)) {
+          const space = value.indexOf(" ")
+          const entry = Position.decode([value.slice(0, space), ["n", namespace, "v", value.slice(space + 1)]], epoch)
+          values.set(entry.namespace, entry)
+        }
+      })
 
     const keepValue = (entry: RedisEntry) => {
       // Anew each time, so that the oldest is the first.
@@ -87,13 +99,13 @@ export const make = (
     }
 
     /** Goes on behind a place, and tells the hubs that it could not go on where it was. */
-    const skipTo = (place: Place, reason: "expired" | "restarted") =>
+    const skipTo = (link: Link, place: Place, reason: "expired" | "restarted") =>
       Effect.gen(function* () {
         here = place
         recent.clear()
         const position = Position.toText(place)
         for (const tail of tails) tail.gap({ reason, position })
-        yield* loadValues
+        yield* loadValues(link)
         // What holds now, for those who missed how it came to be. Without ids: it is no part of the order.
         const again = Array.from(values.values())
           .sort((a, b) => a.n - b.n)
@@ -101,59 +113,61 @@ export const make = (
         if (again.length > 0) for (const tail of tails) tail.offer(again)
       })
 
-    const read = Effect.gen(function* () {
-      for (const tail of tails) yield* tail.ready
-      const { epoch } = here
-      if (life.epoch() !== epoch) return yield* skipTo(life.base(), "restarted")
-      const [found, current] = yield* link.run(
-        (redis) =>
-          redis
-            .pipeline()
-            .call("xread", [
-              "COUNT",
-              count,
-              "BLOCK",
-              blockMillis,
-              "STREAMS",
-              keys.stream,
-              `${here.n}-18446744073709551615`
-            ])
-            .hget(keys.meta, "epoch")
-            .exec()
-            .then((results) =>
-              results!.map(([error, result]) => {
-                if (error !== null) throw error
-                return result
-              })
-            ),
-        blockMillis
-      )
-      const raws = ((found as ReadonlyArray<[string, ReadonlyArray<Raw>]> | null)?.[0]?.[1] ?? []) as ReadonlyArray<Raw>
-      const entries: Array<RedisEntry> = []
-      let length = 0
-      let next = here.n + 1
-      let hole: number | undefined
-      for (const raw of raws) {
-        const { n } = Position.idOf(raw)
-        if (Position.isMark(raw)) break
-        if (n !== next) {
-          hole = n
-          break
+    const read = (link: Link) =>
+      Effect.gen(function* () {
+        for (const tail of tails) yield* tail.ready
+        const { epoch } = here
+        if (life.epoch() !== epoch) return yield* skipTo(link, life.base(), "restarted")
+        const [found, current] = yield* link.run(
+          (redis) =>
+            redis
+              .pipeline()
+              .call("xread", [
+                "COUNT",
+                count,
+                "BLOCK",
+                blockMillis,
+                "STREAMS",
+                keys.stream,
+                `${here.n}-18446744073709551615`
+              ])
+              .hget(keys.meta, "epoch")
+              .exec()
+              .then((results) =>
+                results!.map(([error, result]) => {
+                  if (error !== null) throw error
+                  return result
+                })
+              ),
+          blockMillis
+        )
+        const raws = ((found as ReadonlyArray<[string, ReadonlyArray<Raw>]> | null)?.[0]?.[1] ??
+          []) as ReadonlyArray<Raw>
+        const entries: Array<RedisEntry> = []
+        let length = 0
+        let next = here.n + 1
+        let hole: number | undefined
+        for (const raw of raws) {
+          const { n } = Position.idOf(raw)
+          if (Position.isMark(raw)) break
+          if (n !== next) {
+            hole = n
+            break
+          }
+          const entry = Position.decode(raw, epoch)
+          entries.push(entry)
+          length += entry.text.length
+          next++
         }
-        const entry = Position.decode(raw, epoch)
-        entries.push(entry)
-        length += entry.text.length
-        next++
-      }
-      offer(entries)
-      if (length > aimedLength) count = Math.max(fewest, count >> 1)
-      else if (raws.length === count && length < aimedLength / 2) count = Math.min(most, count * 2)
-      if (current !== epoch || hole !== undefined || entries.length < raws.length) yield* life.reopen(link.run)
-      if (hole !== undefined && life.epoch() === epoch) {
-        const n = life.first() > next ? life.first() - 1 : hole - 1
-        yield* skipTo({ epoch, n, ms: 0 }, "expired")
-      }
-    })
+        offer(entries)
+        if (length > aimedLength) count = Math.max(fewest, count >> 1)
+        else if (raws.length === count && length < aimedLength / 2) count = Math.min(most, count * 2)
+        if (current !== epoch || hole !== undefined || entries.length < raws.length) yield* life.reopen(link.run)
+        if (hole !== undefined && life.epoch() === epoch) {
+          const n = life.first() > next ? life.first() - 1 : hole - 1
+          yield* skipTo(link, { epoch, n, ms: 0 }, "expired")
+        }
+      })
 
     const waitFor = (n: number): Effect.Effect<void> =>
       Effect.async<void>((resume) => {
@@ -162,31 +176,55 @@ export const make = (
         return Effect.sync(() => void waiting.delete(one))
       }).pipe(Effect.raceFirst(pause(1000)))
 
-    yield* loadValues
-    yield* read.pipe(
-      Effect.catchAll((failure) =>
-        // An answer that it cannot be read: whether it can be again is seen on a new connection.
-        Effect.zipRight(failure instanceof Refused ? link.cut(failure.reason) : Effect.void, link.up)
-      ),
-      Effect.catchAllCause((cause) =>
-        Effect.zipRight(Effect.logError("effect-sse: reading the log failed, and is tried again", cause), pause(1000))
-      ),
-      Effect.forever,
-      Effect.forkScoped
-    )
+    const begin = Effect.gen(function* () {
+      const link = yield* open
+      yield* Effect.raceFirst(
+        link.up,
+        Effect.flatMap(pause(millis), () => new Down({ reason: link.problem()?.reason ?? "there is no connection" }))
+      )
+      here = yield* life.reopen(link.run)
+      yield* loadValues(link)
+      yield* Effect.acquireRelease(
+        Effect.sync(() => void (reading = link)),
+        () =>
+          Effect.sync(() => {
+            reading = undefined
+            recent.clear()
+            values.clear()
+          })
+      )
+      yield* read(link).pipe(
+        Effect.catchAll((failure) =>
+          // An answer that it cannot be read: whether it can be again is seen on a new connection.
+          Effect.zipRight(failure instanceof Refused ? link.cut(failure.reason) : Effect.void, link.up)
+        ),
+        Effect.catchAllCause((cause) =>
+          Effect.zipRight(Effect.logError("effect-sse: reading the log failed, and is tried again", cause), pause(1000))
+        ),
+        Effect.forever,
+        Effect.forkScoped
+      )
+    })
+
+    const user = yield* RcRef.make({ acquire: begin })
 
     return {
       tail: (tail) =>
-        Effect.acquireRelease(
-          Effect.sync(() => {
-            tails.add(tail)
-            return Position.toText(here)
-          }),
-          () => Effect.sync(() => void tails.delete(tail))
+        Effect.zipRight(
+          RcRef.get(user),
+          Effect.acquireRelease(
+            Effect.sync(() => {
+              tails.add(tail)
+              return Position.toText(here)
+            }),
+            () => Effect.sync(() => void tails.delete(tail))
+          )
         ),
+      read: RcRef.get(user),
+      problem: () => reading?.problem(),
       here: () => here,
       pageCount: () => Math.min(count, 512),
-      caughtUp: (n) => Effect.suspend(() => (here.n >= n ? Effect.void : waitFor(n))),
+      caughtUp: (n) => Effect.suspend(() => (reading === undefined || here.n >= n ? Effect.void : waitFor(n))),
       values
     }
   })

@@ -6,8 +6,6 @@
 import type * as Clock from "effect/Clock"
 import type { RedisEntry } from "./position.js"
 
-const maxLength = 8 * 1024 * 1024
-
 /** A run of entries without holes, in one life of the log. */
 export class Recent {
   private entries: Array<RedisEntry> = []
@@ -16,6 +14,8 @@ export class Recent {
 
   constructor(
     private readonly maxEntries: number,
+    /** In characters. */
+    private readonly maxLength: number,
     private readonly maxAge: number,
     private readonly clock: Clock.Clock
   ) {}
@@ -41,7 +41,7 @@ export class Recent {
 
   private drop(): void {
     const now = this.clock.unsafeCurrentTimeMillis()
-    const isOver = () => this.length > maxLength || this.entries.length - this.head > this.maxEntries
+    const isOver = () => this.length > this.maxLength || this.entries.length - this.head > this.maxEntries
     while (this.head < this.entries.length && (isOver() || now - this.entries[this.head]!.ms > this.maxAge)) {
       this.length -= this.entries[this.head++]!.text.length
     }

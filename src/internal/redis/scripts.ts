@@ -10,6 +10,9 @@
 import type { Redis } from "ioredis"
 import { createHash } from "node:crypto"
 
+/** How many shards the log has: the same on all nodes. */
+export const shardsKey = (prefix: string): string => `{${prefix}}:shards`
+
 export interface Keys {
   readonly meta: string
   readonly stream: string
@@ -19,7 +22,7 @@ export interface Keys {
   readonly order: string
 }
 
-// The braces make all keys of one log live on one node of a cluster.
+// The braces make all keys of one log, or of one shard, live on one node of a cluster.
 export const keysOf = (prefix: string, writer: string): Keys => ({
   meta: `{${prefix}}:meta`,
   stream: `{${prefix}}:events`,

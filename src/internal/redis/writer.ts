@@ -11,7 +11,7 @@ import type { NewEntry } from "../../EventLog.js"
 import { EventLogError } from "../../SseError.js"
 import { pause } from "../eventLoop.js"
 import type { Life } from "./life.js"
-import type { Link } from "./link.js"
+import { isElsewhere, type Link } from "./link.js"
 import type { Kind } from "./position.js"
 import * as Position from "./position.js"
 import * as Scripts from "./scripts.js"
@@ -24,6 +24,12 @@ const maxLength = 2 * 1024 * 1024
 const maxWaitingEvents = 100_000
 const maxWaitingLength = 64 * 1024 * 1024
 
+/** What waits, in all writers of a log. */
+export interface Backlog {
+  events: number
+  length: number
+}
+
 export interface Settings {
   readonly keys: Scripts.Keys
   readonly kindOf: (entry: NewEntry) => Kind
@@ -31,6 +37,7 @@ export interface Settings {
   /** In ms; 0: no bound. */
   readonly maxAge: number
   readonly maxValues: number
+  readonly backlog: Backlog
   /** How long a publish may wait for Redis, in ms. */
   readonly waitMillis: number
   /** Waits, for a bounded time, while this node has yet to read much: else it could fall behind what is kept. */
@@ -54,12 +61,10 @@ export interface Writer {
 
 export const make = (link: Link, life: Life, settings: Settings): Effect.Effect<Writer, never, Scope.Scope> =>
   Effect.gen(function* () {
-    const { keys } = settings
+    const { backlog, keys } = settings
     const clock = yield* Effect.clock
     const some = yield* Effect.makeLatch(false)
     let queue: Array<Waiting> = []
-    let events = 0
-    let length = 0
     // What is under way, so that it is given up in time too.
     let current: ReadonlyArray<Waiting> = []
     let number = 0
@@ -70,8 +75,8 @@ export const make = (link: Link, life: Life, settings: Settings): Effect.Effect<
     const settle = (one: Waiting, result: Effect.Effect<ReadonlyArray<string>, EventLogError>) => {
       if (one.settled) return
       one.settled = true
-      events -= one.entries.length
-      length -= one.length
+      backlog.events -= one.entries.length
+      backlog.length -= one.length
       one.resume(result)
     }
 
@@ -139,7 +144,7 @@ export const make = (link: Link, life: Life, settings: Settings): Effect.Effect<
                 if (failure.reason.includes("equal or smaller")) {
                   return Effect.as(Effect.ignore(life.reopen(link.run)), false)
                 }
-                if (!/^(READONLY|LOADING|MASTERDOWN)\b/.test(failure.reason)) {
+                if (!isElsewhere(failure.reason)) {
                   for (const one of taken) settle(one, fail(failure.reason))
                   return Effect.succeed(true)
                 }
@@ -201,11 +206,11 @@ export const make = (link: Link, life: Life, settings: Settings): Effect.Effect<
               settled: false,
               resume
             }
-            if (events + entries.length > maxWaitingEvents || length + one.length > maxWaitingLength) {
+            if (backlog.events + entries.length > maxWaitingEvents || backlog.length + one.length > maxWaitingLength) {
               return resume(fail("too much waits for Redis already"))
             }
-            events += entries.length
-            length += one.length
+            backlog.events += entries.length
+            backlog.length += one.length
             queue.push(one)
             some.unsafeOpen()
             // Who does not wait any more is not published, if that can be helped.
