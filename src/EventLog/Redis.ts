@@ -10,11 +10,12 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Layer from "effect/Layer"
 import * as Random from "effect/Random"
-import * as Redacted from "effect/Redacted"
+import type * as Redacted from "effect/Redacted"
 import type * as Scope from "effect/Scope"
-import { Redis, type RedisOptions } from "ioredis"
+import type { RedisOptions } from "ioredis"
 import { EventLog } from "../EventLog.js"
 import { pause } from "../internal/eventLoop.js"
+import { connection } from "../internal/redis/connection.js"
 import * as RedisHistory from "../internal/redis/history.js"
 import * as Life from "../internal/redis/life.js"
 import * as Link from "../internal/redis/link.js"
@@ -193,25 +194,6 @@ const unique = Effect.map(Effect.clock, (clock) => clock.unsafeCurrentTimeMillis
 const atLeast = (name: string, min: number, value: number): number => {
   if (!(value >= min)) throw new Error(`${name} is ${value}; it must be at least ${min}`)
   return value
-}
-
-const connection = ({ redis, url = "redis://127.0.0.1:6379" }: RedisLogOptions, what: string): Redis => {
-  const settings: RedisOptions = {
-    connectionName: `effect-sse ${what}`.replace(" ", "-"),
-    keepAlive: 10_000,
-    disconnectTimeout: 500,
-    ...redis,
-    lazyConnect: true,
-    // A lost connection is seen, and another one made, by the one who uses it; nothing is queued or sent again unasked.
-    retryStrategy: () => null,
-    enableOfflineQueue: false,
-    autoResendUnfulfilledCommands: false,
-    maxRetriesPerRequest: 0,
-    enableAutoPipelining: false
-  }
-  if (redis?.host !== undefined || redis?.path !== undefined || redis?.sentinels !== undefined)
-    return new Redis(settings)
-  return new Redis(Redacted.isRedacted(url) ? Redacted.value(url) : url, settings)
 }
 
 /**

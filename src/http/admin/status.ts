@@ -97,16 +97,6 @@ export const summary = (
     }
   })
 
-/** A second's share over the last ten seconds, or over as many as there were. */
-export const rates = (samples: ReadonlyArray<Sample>) => {
-  const last = samples.at(-1)
-  const first = samples.at(-11) ?? samples[0]
-  const over = last === undefined || first === undefined ? 0 : (last.at - first.at) / 1000
-  const rate = (of: "published" | "deliveries" | "bytes") =>
-    over === 0 ? 0 : Math.round(((last![of] - first![of]) / over) * 10) / 10
-  return { publishes: rate("published"), deliveries: rate("deliveries"), bytes: rate("bytes") }
-}
-
 /** The samples as columns, for the page. */
 export const history = (samples: ReadonlyArray<Sample>) =>
   samples.map((sample) => [
