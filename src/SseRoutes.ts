@@ -253,8 +253,9 @@ const failed = (defect: unknown): Effect.Effect<HttpServerResponse.HttpServerRes
  * | `POST /publish` | the same for any namespaces, as NDJSON or as JSON `{"events":[{"namespace","data"}]}` |
  * | `GET /openapi.json` | what publishes and operates, as OpenAPI 3.1 |
  * | `GET /admin/` | the admin page |
- * | `GET /admin/status.json?limit=&after=&namespace=&filter=&sort=` | the status: the Go server's fields, and more |
+ * | `GET /admin/status.json?limit=&after=&namespace=&filter=&sort=&node=` | the status: the Go server's fields, and more |
  * | `DELETE /admin/clients/<id>` | 204; ends a client's connection |
+ * | `DELETE /admin/nodes/<node>/clients/<id>` | 204; the same on any node |
  * | `GET /metrics` | the process's Effect metrics, for Prometheus |
  * | `GET /healthz` | 200 `{"status":"ok"}`, or `degraded` while the log is away; 503 `{"status":"draining"}` when the hub is closing |
  *

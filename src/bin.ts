@@ -139,15 +139,15 @@ const readLog = Config.literal(
   "none"
 )("SSE_LOG").pipe(Config.withDefault("text" as const), Config.withDescription("how log lines are written"))
 
-/** Loaded where it is wanted: `ioredis` is optional. */
+/** The log and the way to the other nodes. Loaded where they are wanted: `ioredis` is optional. */
 const redisLayer = (options: RedisLogOptions) =>
   Layer.unwrapEffect(
     Effect.map(
       Effect.tryPromise({
-        try: () => import("./EventLog/Redis.js"),
+        try: () => Promise.all([import("./EventLog/Redis.js"), import("./NodeBus/Redis.js")]),
         catch: (error) => new Usage(`SSE_REDIS_URL needs the package ioredis: ${String(error)}`)
       }),
-      (RedisLog) => RedisLog.layer(options)
+      ([RedisLog, RedisBus]) => Layer.merge(RedisLog.layer(options), RedisBus.layer(options))
     )
   )
 

@@ -40,7 +40,8 @@ export const make: Effect.Effect<Principals, never, Scope.Scope> = Effect.gen(fu
     const earlier = revoked.get(id)
     revoked.delete(id)
     // The same may be told twice, and an earlier one behind a later one.
-    if (until > now) revoked.set(id, { at: Math.max(at, earlier?.at ?? at), until: Math.max(until, earlier?.until ?? until) })
+    const merged = { at: Math.max(at, earlier?.at ?? at), until: Math.max(until, earlier?.until ?? until) }
+    if (merged.until > now) revoked.set(id, merged)
     for (const [first, entry] of revoked) {
       if (entry.until > now && revoked.size <= maxRevoked) return
       revoked.delete(first)
@@ -80,7 +81,8 @@ export const make: Effect.Effect<Principals, never, Scope.Scope> = Effect.gen(fu
         let ended = 0
         for (const client of Array.from(clients.get(principal) ?? [])) {
           const { connectedAt, issuedAt } = client.info
-          if (client.ended !== undefined || !(connectedAt <= since || (issuedAt !== undefined && issuedAt <= at))) continue
+          const isOlder = connectedAt <= since || (issuedAt !== undefined && !(issuedAt > at))
+          if (client.ended !== undefined || !isOlder) continue
           client.end("revoked")
           if (++ended % slice === 0) yield* turn
         }

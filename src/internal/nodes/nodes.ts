@@ -117,7 +117,8 @@ export const make = (local: Local): Effect.Effect<HubNodes, never, Scope.Scope> 
           matching: answered.reduce((sum, { matching }) => sum + matching, 0),
           clients: answered
             .flatMap(({ clients }) => clients)
-            .sort((a, b) => sorted(a.client, b.client))
+            // Always the same order, of clients that came in the same millisecond as well.
+            .sort((a, b) => sorted(a.client, b.client) || (a.node < b.node ? -1 : a.node > b.node ? 1 : 0))
             .slice(0, query.limit ?? defaultLimit),
           next: undefined,
           missing: asked.filter((_, i) => pages[i]!._tag === "None")

@@ -19,6 +19,7 @@ import type { ClientStatus } from "../../HubClient.js"
 import type { NamespacePattern } from "../../NamespacePattern.js"
 import type { NodePresence } from "../../Nodes.js"
 import { PresenceLimit, SubscriberTooSlow } from "../../SseError.js"
+import { pause } from "../eventLoop.js"
 import type { Watchers } from "../watchers.js"
 import * as Messages from "./messages.js"
 import type { Peers } from "./peers.js"
@@ -79,9 +80,8 @@ export const make = (
   id: string,
   follow: Watchers["follow"],
   limit: number
-): Effect.Effect<NodesPresence, never, Scope.Scope> =>
+): Effect.Effect<NodesPresence> =>
   Effect.gen(function* () {
-    const scope = yield* Effect.scope
     const followers = new Set<Follower>()
     const wanted = yield* Queue.sliding<Follow>(1024)
     // By node, then by session.
@@ -116,8 +116,11 @@ export const make = (
         yield* send([], true)
         yield* changes.pipe(
           Stream.map((one) => ({ ...one, client: Messages.plain(one.client) })),
-          Stream.rechunk(perMessage),
-          Stream.runForEachChunk((chunk) => send(Chunk.toReadonlyArray(chunk), true))
+          Stream.runForEachChunk((chunk) =>
+            Effect.forEach(Chunk.chunksOf(chunk, perMessage), (some) => send(Chunk.toReadonlyArray(some), true), {
+              discard: true
+            })
+          )
         )
       }).pipe(
         Effect.scoped,
@@ -141,7 +144,7 @@ export const make = (
           if (running === undefined) {
             if (mine.size >= maxStreams) continue
             const state = { number: 0, quiet: false }
-            const fiber = yield* Effect.forkIn(serve(peers, from, session, namespace, state), scope)
+            const fiber = yield* Effect.forkDaemon(serve(peers, from, session, namespace, state))
             mine.set(session, { fiber, state })
           } else if (running.state.quiet) {
             // So that one that misses the last message sees that it does.
@@ -158,12 +161,22 @@ export const make = (
         for (const follower of followers) if (follower.session === message.session) follower.onSeen(message)
       },
       run: (peers) =>
-        Queue.take(wanted).pipe(
-          Effect.flatMap((message) => takeUp(peers, message)),
-          Effect.forever,
-          Effect.forkScoped,
-          Effect.asVoid
-        ),
+        Effect.gen(function* () {
+          yield* Effect.addFinalizer(() => {
+            // The hub is closed: they end by themselves, when they have told why the last clients left.
+            const fibers = Array.from(sessions.values()).flatMap((mine) => Array.from(mine.values(), ({ fiber }) => fiber))
+            sessions.clear()
+            return Effect.zipRight(
+              Effect.raceFirst(Effect.interruptible(Fiber.awaitAll(fibers)), Effect.interruptible(pause(lastMillis))),
+              Fiber.interruptAll(fibers)
+            )
+          })
+          yield* Queue.take(wanted).pipe(
+            Effect.flatMap((message) => takeUp(peers, message)),
+            Effect.forever,
+            Effect.forkScoped
+          )
+        }),
       look: (peers) =>
         Effect.gen(function* () {
           if (followers.size > 0 || sessions.size > 0) {
@@ -278,6 +291,9 @@ export const make = (
         )
     }
   })
+
+/** How long a node that ends takes to tell who left, in ms. */
+const lastMillis = 500
 
 /** Reports in a row without a word from a node that reports: three of them are told twice, so one may be lost. */
 const maxSilent = 8
