@@ -365,8 +365,8 @@ export const app = (): void => {
       [
         ["all", "all nodes"],
         ["self", "this node"],
-        ...all.filter((node) => !node.self).map(({ id }) => [id, names.get(id)!])
-      ] as ReadonlyArray<readonly [string, string]>,
+        ...all.filter((node) => !node.self).map(({ id }) => [id, names.get(id)!] as const)
+      ],
       ([id]) => id,
       ([id]) => element("option", { value: id }),
       (option, [, name]) => setText(option, name)
@@ -392,6 +392,7 @@ export const app = (): void => {
     try {
       const response = await fetch(`status.json?${query}`, { signal: mine.signal })
       if (response.ok) rows((await response.json()) as Connections)
+      else setText(find("clients-note"), ((await response.json()) as { readonly message: string }).message)
     } catch {
       // The badge tells that the server is away.
     }
