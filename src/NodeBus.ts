@@ -119,7 +119,8 @@ export class NodeBus extends Context.Reference<NodeBus>()("effect-sse/NodeBus", 
 export const settings = (options: NodeOptions, name: string): NodeSettings => {
   const time = (name: string, value: Duration.DurationInput) => {
     const millis = Duration.toMillis(value)
-    if (!(millis >= 10 && millis < 2 ** 30)) throw new Error(`${name} is ${millis} ms; it must be from 10 ms to 12 days`)
+    if (!(millis >= 10 && millis < 2 ** 30))
+      throw new Error(`${name} is ${millis} ms; it must be from 10 ms to 12 days`)
     return millis
   }
   const made = {
@@ -211,5 +212,4 @@ export const makeMemory = (options: NodeOptions = {}): Effect.Effect<Bus> =>
  * @since 0.1.0
  * @category layers
  */
-export const layerMemory = (options?: NodeOptions): Layer.Layer<NodeBus> =>
-  Layer.effect(NodeBus, makeMemory(options))
+export const layerMemory = (options?: NodeOptions): Layer.Layer<NodeBus> => Layer.effect(NodeBus, makeMemory(options))

@@ -10,13 +10,7 @@ import { type EndReason, endReasons } from "./Connection.js"
 import type { ClientStatus } from "./HubClient.js"
 import type { HubStatus, Rates } from "./HubStatus.js"
 import type { NamespacePattern } from "./NamespacePattern.js"
-import type {
-  InvalidNamespace,
-  NodeUnreachable,
-  PresenceLimit,
-  SubscriberTooSlow,
-  UnknownNode
-} from "./SseError.js"
+import type { InvalidNamespace, NodeUnreachable, PresenceLimit, SubscriberTooSlow, UnknownNode } from "./SseError.js"
 
 /**
  * A node at the time of its last report.

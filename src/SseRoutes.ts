@@ -263,7 +263,7 @@ const failed = (defect: unknown): Effect.Effect<HttpServerResponse.HttpServerRes
  *
  * A refusal has a JSON body `{"error","message"}`: 400 bad input, 401 or 403 who may not, 405 method, 409 and 422 idempotency
  * keys, 413 body too large, 415 media type, 429 too many events, 500 a defect in a hook of yours, 503 publishing while shutting
- * down.
+ * down, 502, 503 and 504 a node that cannot be asked.
  *
  * @throws Error if the options make no sense (see {@link RoutesOptions})
  * @since 0.1.0

@@ -25,6 +25,7 @@ import { tokens } from "./Authorize.js"
 import type { JwtOptions } from "./Authorize/Jwt.js"
 import type { Access } from "./http/Access.js"
 import { demo } from "./node/demo.js"
+import * as NodeBus from "./NodeBus.js"
 import * as SseServer from "./node/SseServer.js"
 import * as Workers from "./node/workers.js"
 import * as SseConfig from "./SseConfig.js"
@@ -156,7 +157,10 @@ const hubLayer = Layer.unwrapEffect(
     Option.isSome(redis)
       ? Layer.provide(SseHub.layerWithLog(options), redisLayer(redis.value))
       : Workers.isWorker
-        ? Layer.provide(SseHub.layerWithLog(options), Layer.scoped(EventLog.EventLog, Workers.log))
+        ? Layer.provide(SseHub.layerWithLog(options), [
+            Layer.scoped(EventLog.EventLog, Workers.log),
+            Layer.succeed(NodeBus.NodeBus, Workers.bus)
+          ])
         : SseHub.layer(options)
   )
 )

@@ -3,6 +3,9 @@ import { afterAll, assert, beforeAll, describe, it } from "@effect/vitest"
 import { EventLog, NodeBus, Nodes, SseHub, SseTest } from "effect-sse"
 import * as RedisBus from "effect-sse/NodeBus/Redis"
 import { Chunk, Context, Effect, Exit, Fiber, Layer, Logger, Scope, Stream } from "effect"
+import { MessageChannel, type MessagePort } from "node:worker_threads"
+import * as RemoteBus from "../src/internal/remoteBus.js"
+import type { Channel } from "../src/internal/remoteLog.js"
 import { type RedisServer, redisServer } from "./support/redis.js"
 import { eventually } from "./support/server.js"
 
@@ -16,9 +19,30 @@ afterAll(() => Effect.runPromise(Scope.close(scope, Exit.void)))
 
 const fast: NodeBus.NodeOptions = { reportEvery: 30, expireAfter: 500, answerTimeout: 300 }
 
+const channelOf = (port: MessagePort): Channel<RemoteBus.Message> => ({
+  send: (message) => port.postMessage(message),
+  listen: (listener) => {
+    port.on("message", listener)
+    return () => void port.off("message", listener)
+  }
+})
+
 /** Makes, for each test, what makes the bus of one node. */
 const engines: Record<string, () => Effect.Effect<(name: string) => Effect.Effect<NodeBus.Bus, never, Scope.Scope>>> = {
   memory: () => Effect.map(NodeBus.makeMemory(fast), (bus) => (name) => Effect.succeed({ ...bus, name })),
+  "memory in another process": () =>
+    Effect.map(
+      NodeBus.makeMemory(fast),
+      (bus) => (name) =>
+        Effect.gen(function* () {
+          const { port1, port2 } = yield* Effect.acquireRelease(
+            Effect.sync(() => new MessageChannel()),
+            ({ port1 }) => Effect.sync(() => port1.close())
+          )
+          yield* RemoteBus.serve(bus, channelOf(port1))
+          return RemoteBus.connect(channelOf(port2), { ...bus, name })
+        })
+    ),
   Redis: () =>
     Effect.sync(() => {
       const prefix = `nodes${prefixes++}`
@@ -63,7 +87,10 @@ describe("a hub that is alone", () => {
       )
       const next = yield* hub.nodes.clients({ node: hub.nodes.id, limit: 1 })
       assert.strictEqual(next.next, client.id)
-      assert.deepInclude(yield* Effect.flip(hub.nodes.clients({ node: "other" })), { _tag: "UnknownNode", node: "other" })
+      assert.deepInclude(yield* Effect.flip(hub.nodes.clients({ node: "other" })), {
+        _tag: "UnknownNode",
+        node: "other"
+      })
       assert.deepInclude(yield* Effect.flip(hub.nodes.disconnect("other", 1)), { _tag: "UnknownNode" })
       assert.isFalse(yield* hub.nodes.disconnect(hub.nodes.id, 99))
       assert.isTrue(yield* hub.nodes.disconnect(hub.nodes.id, client.id))

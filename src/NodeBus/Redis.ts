@@ -46,7 +46,11 @@ export const make = (options: RedisBusOptions = {}): Effect.Effect<Bus, never, S
     const chosen = settings(options, hostname())
     const answerMillis = Math.max(1, Duration.toMillis(options.answerTimeout ?? "3 seconds"))
     const keys = Scripts.keysOf(options.prefix ?? "effect-sse")
-    const commands = yield* Link.make(() => connection(options, "nodes"), answerMillis, () => Effect.void)
+    const commands = yield* Link.make(
+      () => connection(options, "nodes"),
+      answerMillis,
+      () => Effect.void
+    )
     const failed = Effect.mapError(({ reason }: Link.Failure) => new NodeBusError({ reason: `Redis: ${reason}` }))
     const firstMillis = Duration.toMillis(options.startTimeout ?? "10 seconds")
     yield* Effect.raceFirst(commands.up, pause(firstMillis))

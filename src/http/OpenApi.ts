@@ -129,7 +129,11 @@ const make = (url: string): Json => {
         summary: "The hub, its namespaces and its clients",
         security,
         parameters: [
-          parameter("query", "node", "whose connections: the id of a node, or all; not given: of the node that answers"),
+          parameter(
+            "query",
+            "node",
+            "whose connections: the id of a node, or all; not given: of the node that answers"
+          ),
           parameter("query", "limit", "connections that are shown", { type: "integer", minimum: 1, maximum: 10_000 }),
           parameter("query", "after", "the next of an earlier answer", { type: "integer" }),
           parameter("query", "namespace", "only what is there or below; * is any one segment"),

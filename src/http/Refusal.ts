@@ -4,7 +4,14 @@
  * @internal
  */
 import * as HttpServerResponse from "@effect/platform/HttpServerResponse"
-import type { InvalidEvent, InvalidNamespace, LimitReached, NodeUnreachable, Refused, UnknownNode } from "../SseError.js"
+import type {
+  InvalidEvent,
+  InvalidNamespace,
+  LimitReached,
+  NodeUnreachable,
+  Refused,
+  UnknownNode
+} from "../SseError.js"
 
 export const refuse = (
   status: number,

@@ -1,6 +1,6 @@
 /**
  * `effect-sse serve --workers N`: several processes on one port, with one log. This process takes the connections and hands
- * them out in turn; without Redis it holds the log as well.
+ * them out in turn; without Redis it holds the log as well, and the way between them.
  *
  * @internal
  */
@@ -10,8 +10,12 @@ import * as Queue from "effect/Queue"
 import * as Scope from "effect/Scope"
 import cluster, { type Worker } from "node:cluster"
 import { pause } from "../internal/eventLoop.js"
+import * as RemoteBus from "../internal/remoteBus.js"
 import * as RemoteLog from "../internal/remoteLog.js"
 import type { EventLog } from "../EventLog.js"
+import * as NodeBus from "../NodeBus.js"
+
+type Message = RemoteLog.Message | RemoteBus.Message
 
 /** Whether this process is a worker, whether it is the first one, and whether it stands in for one that ended. */
 export const isWorker: boolean = cluster.isWorker
@@ -24,11 +28,11 @@ const replaceMillis = 1000
 const stopMessage = "effect-sse-stop"
 
 /** The way from a worker to the process that started it. */
-const channel: RemoteLog.Channel = {
+const channel: RemoteLog.Channel<Message> = {
   send: (message) => void process.send?.(message),
   listen: (listener) => {
     const onMessage = (message: unknown) => {
-      if (message !== stopMessage) listener(message as RemoteLog.Message)
+      if (message !== stopMessage) listener(message as Message)
     }
     process.on("message", onMessage)
     return () => void process.off("message", onMessage)
@@ -36,7 +40,13 @@ const channel: RemoteLog.Channel = {
 }
 
 /** The log of the process that started this one. */
-export const log = RemoteLog.connect(channel)
+export const log = RemoteLog.connect(channel as RemoteLog.Channel)
+
+/** The way to the other workers, by that process. */
+export const bus = RemoteBus.connect(
+  channel as RemoteLog.Channel<RemoteBus.Message>,
+  NodeBus.settings({}, `worker ${process.env["EFFECT_SSE_WORKER"]}`)
+)
 
 // Listened for from the beginning: a worker may be told before it has begun.
 const stop = new Promise<void>((resolve) => {
@@ -54,11 +64,11 @@ export const leave: Effect.Effect<void> = Effect.sync(() => {
   if (process.connected) process.disconnect()
 })
 
-const channelTo = (worker: Worker): RemoteLog.Channel => ({
+const channelTo = (worker: Worker): RemoteLog.Channel<Message> => ({
   // One that has gone takes nothing; its end is seen elsewhere.
   send: (message) => void (worker.isConnected() && worker.send(message, () => {})),
   listen: (listener) => {
-    const onMessage = (message: unknown) => listener(message as RemoteLog.Message)
+    const onMessage = (message: unknown) => listener(message as Message)
     worker.on("message", onMessage)
     return () => void worker.off("message", onMessage)
   }
@@ -80,6 +90,7 @@ export const run = (
   Effect.scoped(
     Effect.gen(function* () {
       const load = yield* RemoteLog.makeLoad
+      const bus = yield* NodeBus.makeMemory()
       const ended = yield* Queue.unbounded<{ readonly index: number; readonly code: number; readonly began: boolean }>()
       const workers = new Set<Worker>()
       // Of the log as each worker has it: they need it until they have ended.
@@ -117,7 +128,10 @@ export const run = (
             workers.delete(worker)
             if (!stopping) ended.unsafeOffer({ index, code: code ?? 1, began })
           })
-          if (log !== undefined) yield* Scope.extend(RemoteLog.serve(log, channelTo(worker), load), own)
+          if (log === undefined) return
+          const channel = channelTo(worker)
+          yield* Scope.extend(RemoteLog.serve(log, channel as RemoteLog.Channel, load), own)
+          yield* Scope.extend(RemoteBus.serve(bus, channel as RemoteLog.Channel<RemoteBus.Message>), own)
         })
       for (let index = 0; index < count; index++) yield* start(index, {})
       for (;;) {

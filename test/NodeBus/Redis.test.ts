@@ -53,51 +53,53 @@ const silent = (url: string, like: Nodes.NodeStatus, id = "silent") =>
   })
 
 describe("nodes on Redis, when something fails", () => {
-  it.scopedLive("while Redis is away each goes on alone, says so, and what was revoked reaches the others afterwards", () => {
-    const log = logged()
-    return Effect.gen(function* () {
-      const server = yield* redisServer("--appendonly", "yes", "--appendfsync", "always")
-      const a = yield* node("a", { url: server.url })
-      const b = yield* node("b", { url: server.url })
-      yield* a.knows("b")
-      const principal = { id: "ann", issuedAt: Date.now() - 1000 }
-      const mine = yield* a.connect("/x", { principal })
-      const theirs = yield* b.connect("/x", { principal })
-      yield* server.kill
-      const problem = yield* Effect.repeat(
-        Effect.map(a.nodes.status, ({ problem }) => problem),
-        { until: (problem) => problem !== undefined }
-      )
-      assert.match(problem!.reason, /^Redis: /)
-      const status = yield* a.nodes.status
-      assert.deepStrictEqual([status.others, Nodes.totals(status).clients], [[], 1])
-      assert.deepInclude(yield* Effect.flip(a.nodes.disconnect(b.id, theirs.id)), {
-        _tag: "NodeUnreachable",
-        kind: "no-connection",
-        node: b.id
-      })
-      const page = yield* a.nodes.clients()
-      assert.deepStrictEqual([page.total, page.missing], [1, []])
-      const [took, ended] = yield* Effect.timed(a.hub.revoke("ann"))
-      assert.strictEqual(ended, 1)
-      assert.isBelow(Duration.toMillis(took), 1000)
-      assert.strictEqual(yield* mine.awaitEnd, "revoked")
-      assert.strictEqual(yield* theirs.ended, undefined)
-      // Who comes meanwhile, with a proof from before; and one who signed in again.
-      const late = yield* b.connect("/x", { principal })
-      const again = yield* b.connect("/x", { principal: { id: "ann", issuedAt: Date.now() + 10_000 } })
-      yield* server.start
-      yield* a.knows("b")
-      assert.strictEqual(yield* theirs.awaitEnd, "revoked")
-      assert.strictEqual(yield* late.awaitEnd, "revoked")
-      yield* Effect.sleep(100)
-      assert.strictEqual(yield* again.ended, undefined)
-      assert.strictEqual((yield* a.nodes.status).problem, undefined)
-      assert.isTrue(yield* a.nodes.disconnect(b.id, again.id))
-      const lines = (text: string) => log.lines.filter((line) => line.includes(text)).length
-      assert.deepStrictEqual([lines("out of reach"), lines("in reach again")], [2, 2], "once by each")
-    }).pipe(Effect.provide(log.layer))
-  })
+  it.scopedLive(
+    "while Redis is away each goes on alone, says so, and what was revoked reaches the others afterwards",
+    () => {
+      const log = logged()
+      return Effect.gen(function* () {
+        const server = yield* redisServer("--appendonly", "yes", "--appendfsync", "always")
+        const a = yield* node("a", { url: server.url })
+        const b = yield* node("b", { url: server.url })
+        yield* a.knows("b")
+        const principal = { id: "ann", issuedAt: Date.now() - 1000 }
+        const mine = yield* a.connect("/x", { principal })
+        const theirs = yield* b.connect("/x", { principal })
+        yield* server.kill
+        for (const one of [a, b]) {
+          yield* eventually(Effect.map(one.nodes.status, ({ problem }) => problem !== undefined))
+        }
+        const status = yield* a.nodes.status
+        assert.match(status.problem!.reason, /^Redis: /)
+        assert.deepStrictEqual([status.others, Nodes.totals(status).clients], [[], 1])
+        assert.deepInclude(yield* Effect.flip(a.nodes.disconnect(b.id, theirs.id)), {
+          _tag: "NodeUnreachable",
+          kind: "no-connection",
+          node: b.id
+        })
+        const page = yield* a.nodes.clients()
+        assert.deepStrictEqual([page.total, page.missing], [1, []])
+        const [took, ended] = yield* Effect.timed(a.hub.revoke("ann"))
+        assert.strictEqual(ended, 1)
+        assert.isBelow(Duration.toMillis(took), 1000)
+        assert.strictEqual(yield* mine.awaitEnd, "revoked")
+        assert.strictEqual(yield* theirs.ended, undefined)
+        // Who comes meanwhile, with a proof from before; and one who signed in again.
+        const late = yield* b.connect("/x", { principal })
+        const again = yield* b.connect("/x", { principal: { id: "ann", issuedAt: Date.now() + 10_000 } })
+        yield* server.start
+        yield* a.knows("b")
+        assert.strictEqual(yield* theirs.awaitEnd, "revoked")
+        assert.strictEqual(yield* late.awaitEnd, "revoked")
+        yield* Effect.sleep(100)
+        assert.strictEqual(yield* again.ended, undefined)
+        assert.strictEqual((yield* a.nodes.status).problem, undefined)
+        assert.isTrue(yield* a.nodes.disconnect(b.id, again.id))
+        const lines = (text: string) => log.lines.filter((line) => line.includes(text)).length
+        assert.deepStrictEqual([lines("out of reach"), lines("in reach again")], [2, 2], "once by each")
+      }).pipe(Effect.provide(log.layer))
+    }
+  )
 
   it.scopedLive("a node that reports and does not answer is told from one that is not there, in bounded time", () =>
     Effect.gen(function* () {
@@ -108,7 +110,10 @@ describe("nodes on Redis, when something fails", () => {
       yield* report
       const reporting = yield* Effect.forkScoped(Effect.forever(Effect.zipRight(Effect.sleep(30), report)))
       yield* a.knows("silent")
-      for (const ask of [Effect.asVoid(a.nodes.disconnect("silent", 1)), Effect.asVoid(a.nodes.clients({ node: "silent" }))]) {
+      for (const ask of [
+        Effect.asVoid(a.nodes.disconnect("silent", 1)),
+        Effect.asVoid(a.nodes.clients({ node: "silent" }))
+      ]) {
         const [took, error] = yield* Effect.timed(Effect.flip(ask))
         assert.deepInclude(error, { _tag: "NodeUnreachable", kind: "no-answer", node: "silent" })
         assert.isAtLeast(Duration.toMillis(took), 290)
@@ -127,39 +132,43 @@ describe("nodes on Redis, when something fails", () => {
     }).pipe(quiet)
   )
 
-  it.scopedLive("presence is made up for after messages were lost, and the clients of a node that vanishes have left", () =>
-    Effect.gen(function* () {
-      const server = yield* redisServer()
-      const way = yield* wayTo(server.port)
-      const a = yield* node("a", { url: server.url })
-      const b = yield* node("b", { url: way.url })
-      yield* a.knows("b")
-      const seen: Array<string> = []
-      yield* Effect.forkScoped(
-        Stream.runForEach(a.nodes.presence("/"), (one) =>
-          Effect.sync(() => seen.push(`${one._tag} ${one.client.address}${one._tag === "Left" ? ` ${one.reason}` : ""}`))
+  it.scopedLive(
+    "presence is made up for after messages were lost, and the clients of a node that vanishes have left",
+    () =>
+      Effect.gen(function* () {
+        const server = yield* redisServer()
+        const way = yield* wayTo(server.port)
+        const a = yield* node("a", { url: server.url })
+        const b = yield* node("b", { url: way.url })
+        yield* a.knows("b")
+        const seen: Array<string> = []
+        yield* Effect.forkScoped(
+          Stream.runForEach(a.nodes.presence("/"), (one) =>
+            Effect.sync(() =>
+              seen.push(`${one._tag} ${one.client.address}${one._tag === "Left" ? ` ${one.reason}` : ""}`)
+            )
+          )
         )
-      )
-      const sees = (text: string) => eventually(Effect.sync(() => seen.includes(text)))
-      const one = yield* b.connect("/x", { address: "1" })
-      yield* b.connect("/x", { address: "2" })
-      yield* sees("Joined 2")
-      // What b says meanwhile is lost, not what it reports behind it.
-      yield* Effect.promise(() => server.admin.client("KILL", "TYPE", "pubsub"))
-      yield* one.disconnect
-      yield* b.connect("/x", { address: "3" })
-      yield* sees("Joined 3")
-      yield* eventually(Effect.sync(() => seen.some((text) => text.startsWith("Left 1"))))
-      yield* b.connect("/x", { address: "4" })
-      yield* sees("Joined 4")
-      assert.strictEqual(new Set(seen).size, seen.length, "nothing twice")
-      way.hold(true)
-      yield* sees("Left 4 node-gone")
-      assert.includeMembers(seen, ["Left 2 node-gone", "Left 3 node-gone"])
-      way.hold(false)
-      way.cut()
-      yield* eventually(Effect.sync(() => seen.filter((text) => text === "Joined 4").length === 2))
-    }).pipe(quiet)
+        const sees = (text: string) => eventually(Effect.sync(() => seen.includes(text)))
+        const one = yield* b.connect("/x", { address: "1" })
+        yield* b.connect("/x", { address: "2" })
+        yield* sees("Joined 2")
+        // What b says meanwhile is lost, not what it reports behind it.
+        yield* Effect.promise(() => server.admin.client("KILL", "TYPE", "pubsub"))
+        yield* one.disconnect
+        yield* b.connect("/x", { address: "3" })
+        yield* sees("Joined 3")
+        yield* eventually(Effect.sync(() => seen.some((text) => text.startsWith("Left 1"))))
+        yield* b.connect("/x", { address: "4" })
+        yield* sees("Joined 4")
+        assert.strictEqual(new Set(seen).size, seen.length, "nothing twice")
+        way.hold(true)
+        yield* sees("Left 4 node-gone")
+        assert.includeMembers(seen, ["Left 2 node-gone", "Left 3 node-gone"])
+        way.hold(false)
+        way.cut()
+        yield* eventually(Effect.sync(() => seen.filter((text) => text === "Joined 4").length === 2))
+      }).pipe(quiet)
   )
 
   it.scopedLive("a node starts without Redis, and finds the others later, and what they revoked", () =>
@@ -222,7 +231,12 @@ describe("nodes on Redis, when something fails", () => {
       yield* a.hub.revoke("ann", { remember: "100 millis" })
       yield* a.stop
       yield* b.stop
-      yield* eventually(Effect.map(Effect.promise(() => admin.keys("*")), (keys) => keys.length === 0))
+      yield* eventually(
+        Effect.map(
+          Effect.promise(() => admin.keys("*")),
+          (keys) => keys.length === 0
+        )
+      )
     }).pipe(quiet)
   )
 

@@ -328,7 +328,11 @@ export const app = (): void => {
       id: node.id,
       name: `${names.get(node.id)}${node.self ? ", this one" : ""}`,
       state:
-        node.status !== "OK" ? "shutting down" : node.log.status === "ok" ? "ok" : `log degraded: ${node.log.reason ?? ""}`,
+        node.status !== "OK"
+          ? "shutting down"
+          : node.log.status === "ok"
+            ? "ok"
+            : `log degraded: ${node.log.reason ?? ""}`,
       memory: node.memory_bytes === null ? "" : bytes(node.memory_bytes),
       up: duration(Math.max(0, node.reported_at - node.startup_time)),
       figures: node as Figures
@@ -341,9 +345,18 @@ export const app = (): void => {
         element(
           "tr",
           {},
-          ...["Node", "State", "Clients", "Publishes / s", "Deliveries / s", "Sent / s", "Waiting", "Slow", "Memory", "Up"].map(
-            (label) => element("td", { "data-label": label })
-          )
+          ...[
+            "Node",
+            "State",
+            "Clients",
+            "Publishes / s",
+            "Deliveries / s",
+            "Sent / s",
+            "Waiting",
+            "Slow",
+            "Memory",
+            "Up"
+          ].map((label) => element("td", { "data-label": label }))
         ),
       (row, { figures: { connections_total, pending_bytes, rates, slow_clients }, memory, name, state, up }) =>
         [
@@ -364,8 +377,8 @@ export const app = (): void => {
       find("of"),
       [
         ["all", "all nodes"],
-        ["self", "this node"],
-        ...all.filter((node) => !node.self).map(({ id }) => [id, names.get(id)!] as const)
+        // By its id: on one port, another process may answer the next request.
+        ...all.map((node) => [node.id, node.self ? `this one, ${names.get(node.id)}` : names.get(node.id)!] as const)
       ],
       ([id]) => id,
       ([id]) => element("option", { value: id }),
@@ -399,13 +412,7 @@ export const app = (): void => {
     if (!mine.signal.aborted) timer = window.setTimeout(() => void clients(), 2000)
   }
 
-  const rows = ({
-    connections,
-    connections_asked,
-    connections_matching,
-    nodes_missing,
-    reported_at
-  }: Connections) => {
+  const rows = ({ connections, connections_asked, connections_matching, nodes_missing, reported_at }: Connections) => {
     const hidden = connections.length < connections_matching ? `the first ${connections.length} of ` : ""
     const all = connections_matching === connections_asked ? "" : ` that match, of ${count(connections_asked)}`
     const missing = nodes_missing.map((id) => names.get(id) ?? id).join(", ")

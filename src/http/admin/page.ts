@@ -48,7 +48,7 @@ export const page = (nonce: string): string => `<!doctype html>
   <section class="wide">
     <h2>Clients <small id="clients-note"></small></h2>
     <div class="tools">
-      <label id="of-label" hidden>Of <select id="of"></select></label>
+      <label id="of-label" hidden>Node <select id="of"></select></label>
       <label>Filter <input id="filter" type="search" placeholder="address, user agent, path" autocomplete="off"></label>
       <label>Sort <select id="sort">
         <option value="age">oldest first</option>

@@ -131,11 +131,8 @@ export const make = (local: Local): Effect.Effect<HubNodes, never, Scope.Scope> 
         status: Effect.zipWith(self, peers.list, (self, others) => ({ self, ...others })),
         clients: ({ node, ...query } = {}) => (node === undefined ? pageOfAll(query) : page(node, query)),
         disconnect: (node, client) =>
-          node === id
-            ? clients.disconnect(client)
-            : peers.ask(node, { _tag: "Disconnect", client }, Schema.Boolean),
-        presence: (path) =>
-          Stream.unwrap(Effect.map(local.parse(path), (namespace) => presence.of(namespace, peers)))
+          node === id ? clients.disconnect(client) : peers.ask(node, { _tag: "Disconnect", client }, Schema.Boolean),
+        presence: (path) => Stream.unwrap(Effect.map(local.parse(path), (namespace) => presence.of(namespace, peers)))
       },
       revoke: (principal, rememberMillis) =>
         Effect.gen(function* () {

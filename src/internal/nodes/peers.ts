@@ -220,4 +220,3 @@ export const join = (bus: Bus, id: string, answering: Answering): Effect.Effect<
       send
     }
   })
-

@@ -76,11 +76,7 @@ export interface NodesPresence {
 }
 
 /** @param limit changes that may wait for one that follows, beside as many as are there */
-export const make = (
-  id: string,
-  follow: Watchers["follow"],
-  limit: number
-): Effect.Effect<NodesPresence> =>
+export const make = (id: string, follow: Watchers["follow"], limit: number): Effect.Effect<NodesPresence> =>
   Effect.gen(function* () {
     const followers = new Set<Follower>()
     const wanted = yield* Queue.sliding<Follow>(1024)
@@ -164,7 +160,9 @@ export const make = (
         Effect.gen(function* () {
           yield* Effect.addFinalizer(() => {
             // The hub is closed: they end by themselves, when they have told why the last clients left.
-            const fibers = Array.from(sessions.values()).flatMap((mine) => Array.from(mine.values(), ({ fiber }) => fiber))
+            const fibers = Array.from(sessions.values()).flatMap((mine) =>
+              Array.from(mine.values(), ({ fiber }) => fiber)
+            )
             sessions.clear()
             return Effect.zipRight(
               Effect.raceFirst(Effect.interruptible(Fiber.awaitAll(fibers)), Effect.interruptible(pause(lastMillis))),
