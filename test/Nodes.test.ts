@@ -2,7 +2,7 @@
 import { afterAll, assert, beforeAll, describe, it } from "@effect/vitest"
 import { EventLog, NodeBus, Nodes, SseHub, SseTest } from "effect-sse"
 import * as RedisBus from "effect-sse/NodeBus/Redis"
-import { Chunk, Context, Effect, Exit, Fiber, Layer, Logger, Scope, Stream } from "effect"
+import { Chunk, Context, Effect, Exit, FastCheck as fc, Fiber, Layer, Logger, Scope, Stream } from "effect"
 import { MessageChannel, type MessagePort } from "node:worker_threads"
 import * as RemoteBus from "../src/internal/remoteBus.js"
 import type { Channel } from "../src/internal/remoteLog.js"
@@ -225,7 +225,8 @@ for (const [name, engine] of Object.entries(engines)) {
         for (const stream of streams) assert.strictEqual(yield* stream.awaitEnd, "revoked")
         assert.strictEqual(yield* bob.ended, undefined)
         assert.deepInclude(yield* Effect.flip(b.connect("/x", { principal: ann })), { _tag: "Refused" })
-        // Signed in anew.
+        // Signed in anew, clearly later: how long ago something was is known to some ms.
+        yield* Effect.sleep(300)
         const again = yield* b.connect("/x", { principal: { id: "ann", issuedAt: Date.now() + 1000 } })
         yield* Effect.sleep(100)
         assert.strictEqual(yield* again.ended, undefined, "the next report tells it once more")
@@ -298,3 +299,73 @@ for (const [name, engine] of Object.entries(engines)) {
     )
   })
 }
+
+describe("presence over a bus that loses messages", () => {
+  it.scopedLive(
+    "comes to the truth when messages arrive again, with nobody joining or leaving twice",
+    () =>
+      Effect.promise(() =>
+        fc.assert(
+          fc.asyncProperty(
+            fc.array(
+              fc.oneof(
+                fc.record({ _tag: fc.constant("join" as const) }),
+                fc.record({ _tag: fc.constant("leave" as const), which: fc.nat(9) }),
+                fc.record({ _tag: fc.constant("lose" as const), share: fc.constantFrom(0, 0.3, 1) }),
+                fc.record({ _tag: fc.constant("wait" as const), millis: fc.integer({ min: 1, max: 30 }) })
+              ),
+              { maxLength: 25 }
+            ),
+            (steps) => Effect.runPromise(lossy(steps).pipe(Effect.scoped, quiet))
+          ),
+          { numRuns: 25 }
+        )
+      ),
+    60_000
+  )
+})
+
+type Step =
+  | { readonly _tag: "join" }
+  | { readonly _tag: "leave"; readonly which: number }
+  | { readonly _tag: "lose"; readonly share: number }
+  | { readonly _tag: "wait"; readonly millis: number }
+
+const lossy = (steps: ReadonlyArray<Step>) =>
+  Effect.gen(function* () {
+    let lost = 0
+    const bus = yield* NodeBus.makeMemory({ reportEvery: 10, expireAfter: 60_000 })
+    const losing: NodeBus.Bus = {
+      ...bus,
+      join: (id, onMessage) => bus.join(id, (message) => (Math.random() < lost ? undefined : onMessage(message)))
+    }
+    const a = yield* hubOn(Effect.succeed({ ...losing, name: "a" }))
+    const b = yield* hubOn(Effect.succeed({ ...losing, name: "b" }))
+    const seen = new Set<number>()
+    const watch = yield* Effect.fork(
+      Stream.runForEach(a.nodes.presence("/rooms"), ({ _tag, client }) =>
+        Effect.sync(() => {
+          assert.strictEqual(seen.has(client.id), _tag === "Left")
+          if (_tag === "Left") seen.delete(client.id)
+          else seen.add(client.id)
+        })
+      )
+    )
+    const clients: Array<SseTest.RecordedClient> = []
+    for (const step of steps) {
+      if (step._tag === "join") clients.push(yield* b.connect("/rooms/1"))
+      else if (step._tag === "wait") yield* Effect.sleep(step.millis)
+      else if (step._tag === "lose") lost = step.share
+      else yield* clients.splice(step.which, 1)[0]?.disconnect ?? Effect.void
+    }
+    lost = 0
+    const expected = clients.map(({ id }) => id).sort()
+    yield* eventually(
+      Effect.sync(() => watch.unsafePoll() !== null || String(Array.from(seen).sort()) === String(expected))
+    )
+    // It goes on: nothing was only right for a moment.
+    const last = yield* b.connect("/rooms/1")
+    yield* eventually(Effect.sync(() => watch.unsafePoll() !== null || seen.has(last.id)))
+    assert.strictEqual(seen.size, expected.length + 1)
+    assert.isNull(watch.unsafePoll(), "nobody joined or left twice")
+  })

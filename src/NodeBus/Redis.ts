@@ -70,7 +70,13 @@ export const make = (options: RedisBusOptions = {}): Effect.Effect<Bus, never, S
             (run) => Effect.asVoid(run((redis) => redis.subscribe(keys.channel, own)))
           )
           yield* Effect.raceFirst(messages.up, pause(commands.problem() === undefined ? firstMillis : 0))
-          yield* Effect.addFinalizer(() => Effect.ignore(commands.run((redis) => redis.hdel(keys.nodes, id))))
+          // A Redis that hangs must not hold up the end: the report is over by itself.
+          yield* Effect.addFinalizer(() =>
+            Effect.raceFirst(
+              Effect.interruptible(Effect.ignore(commands.run((redis) => redis.hdel(keys.nodes, id)))),
+              Effect.interruptible(pause(500))
+            )
+          )
           return {
             // A node that hears nothing is not one that others can ask: it does not report.
             report: (status, after) =>

@@ -25,7 +25,8 @@ export interface Principals {
   readonly remove: (client: Client) => void
   /**
    * Ends the principal's clients and gives their number. One that another node has revoked some time ago ends those that were
-   * here then, and those whose proof is older; who proved again who it is, and came since, stays.
+   * here then, and those whose proof is older; who proved again who it is, and came since, stays. One who came within some ms
+   * may be ended with them: it is let in when it comes back.
    */
   readonly revoke: (revocation: Revocation, now: number) => Effect.Effect<number>
 }

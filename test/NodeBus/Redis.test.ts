@@ -86,6 +86,8 @@ describe("nodes on Redis, when something fails", () => {
         assert.strictEqual(yield* theirs.ended, undefined)
         // Who comes meanwhile, with a proof from before; and one who signed in again.
         const late = yield* b.connect("/x", { principal })
+        // How long ago it was is known to some ms.
+        yield* Effect.sleep(300)
         const again = yield* b.connect("/x", { principal: { id: "ann", issuedAt: Date.now() + 10_000 } })
         yield* server.start
         yield* a.knows("b")

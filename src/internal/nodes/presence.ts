@@ -63,6 +63,13 @@ interface Session {
   readonly state: { number: number; quiet: boolean }
 }
 
+/** What another node follows here. */
+interface Following {
+  readonly sessions: Map<string, Session>
+  /** Reports in a row in which it said nothing of them. */
+  unheard: number
+}
+
 export interface NodesPresence {
   readonly onMessage: (message: Seen | Quiet | Follow) => void
   /** Works on what others want to follow. */
@@ -80,8 +87,7 @@ export const make = (id: string, follow: Watchers["follow"], limit: number): Eff
   Effect.gen(function* () {
     const followers = new Set<Follower>()
     const wanted = yield* Queue.sliding<Follow>(1024)
-    // By node, then by session.
-    const sessions = new Map<string, Map<string, Session>>()
+    const following = new Map<string, Following>()
     let lastSession = 0
     // Whether others may still believe that this node follows something.
     let told = false
@@ -127,28 +133,29 @@ export const make = (id: string, follow: Watchers["follow"], limit: number): Eff
 
     const takeUp = (peers: Peers, { from, sessions: all }: Follow) =>
       Effect.gen(function* () {
-        const mine = sessions.get(from) ?? new Map<string, Session>()
-        sessions.set(from, mine)
+        const theirs = following.get(from) ?? { sessions: new Map<string, Session>(), unheard: 0 }
+        theirs.unheard = 0
+        following.set(from, theirs)
         const still = new Set(all.map(({ session }) => session))
-        for (const [session, { fiber }] of mine) {
+        for (const [session, { fiber }] of theirs.sessions) {
           if (still.has(session)) continue
-          mine.delete(session)
+          theirs.sessions.delete(session)
           yield* Fiber.interruptFork(fiber)
         }
         for (const { namespace, session } of all) {
-          const running = mine.get(session)
+          const running = theirs.sessions.get(session)
           if (running === undefined) {
-            if (mine.size >= maxStreams) continue
+            if (theirs.sessions.size >= maxStreams) continue
             const state = { number: 0, quiet: false }
             const fiber = yield* Effect.forkDaemon(serve(peers, from, session, namespace, state))
-            mine.set(session, { fiber, state })
+            theirs.sessions.set(session, { fiber, state })
           } else if (running.state.quiet) {
             // So that one that misses the last message sees that it does.
             const { number } = running.state
             yield* Effect.ignore(peers.send(from, { _tag: "Quiet", from: id, session, number }))
           } else running.state.quiet = true
         }
-        if (mine.size === 0) sessions.delete(from)
+        if (theirs.sessions.size === 0) following.delete(from)
       })
 
     return {
@@ -160,10 +167,10 @@ export const make = (id: string, follow: Watchers["follow"], limit: number): Eff
         Effect.gen(function* () {
           yield* Effect.addFinalizer(() => {
             // The hub is closed: they end by themselves, when they have told why the last clients left.
-            const fibers = Array.from(sessions.values()).flatMap((mine) =>
-              Array.from(mine.values(), ({ fiber }) => fiber)
+            const fibers = Array.from(following.values()).flatMap(({ sessions }) =>
+              Array.from(sessions.values(), ({ fiber }) => fiber)
             )
-            sessions.clear()
+            following.clear()
             return Effect.zipRight(
               Effect.raceFirst(Effect.interruptible(Fiber.awaitAll(fibers)), Effect.interruptible(pause(lastMillis))),
               Fiber.interruptAll(fibers)
@@ -177,15 +184,16 @@ export const make = (id: string, follow: Watchers["follow"], limit: number): Eff
         }),
       look: (peers) =>
         Effect.gen(function* () {
-          if (followers.size > 0 || sessions.size > 0) {
+          if (followers.size > 0 || following.size > 0) {
             const { others, problem } = yield* peers.list
             if (problem === undefined) {
               const nodes = new Set(others.map(({ id }) => id))
               for (const follower of followers) follower.onNodes(nodes)
-              for (const [node, mine] of sessions) {
-                if (nodes.has(node)) continue
-                sessions.delete(node)
-                for (const { fiber } of mine.values()) yield* Fiber.interruptFork(fiber)
+              for (const [node, theirs] of following) {
+                // That it has ended what it follows may have been lost.
+                if (nodes.has(node) && ++theirs.unheard <= maxSilent) continue
+                following.delete(node)
+                for (const { fiber } of theirs.sessions.values()) yield* Fiber.interruptFork(fiber)
               }
             }
           }
@@ -293,5 +301,5 @@ export const make = (id: string, follow: Watchers["follow"], limit: number): Eff
 /** How long a node that ends takes to tell who left, in ms. */
 const lastMillis = 500
 
-/** Reports in a row without a word from a node that reports: three of them are told twice, so one may be lost. */
+/** Reports in a row without a word from a node that reports, until it is asked anew, or what it follows is over. */
 const maxSilent = 8
