@@ -2,8 +2,8 @@
  * Presence over nodes: this node follows others, and others follow this one.
  *
  * Who follows tells all nodes, with each report, its sessions; a node that hears of a new one tells it who is there and then
- * who comes and goes, in numbered messages. Messages may be lost: one that misses a number begins a new session, and takes
- * what it is told then as the outcome of what it did not hear. So is one whose node is not heard of, but still reports.
+ * who comes and goes, in numbered messages, or each time the number that it is at. Messages may be lost: one that misses a
+ * number begins a new session, and takes what it is told then as the outcome of what it did not hear.
  *
  * @internal
  */
@@ -41,8 +41,6 @@ interface Known {
   next: number
   /** Whether all who were there when it began have been told. */
   live: boolean
-  /** Reports in a row without a word. */
-  silent: number
   readonly clients: Map<number, ClientStatus>
   /** While it is not live: those who were told in this session. */
   readonly confirmed: Set<number>
@@ -234,7 +232,6 @@ export const make = (id: string, follow: Watchers["follow"], limit: number): Eff
               for (const known of nodes.values()) {
                 known.next = 0
                 known.live = false
-                known.silent = 0
                 known.confirmed.clear()
               }
             }
@@ -245,10 +242,9 @@ export const make = (id: string, follow: Watchers["follow"], limit: number): Eff
                 const { from, number } = message
                 let known = nodes.get(from)
                 if (known === undefined) {
-                  known = { next: 0, live: false, silent: 0, clients: new Map(), confirmed: new Set() }
+                  known = { next: 0, live: false, clients: new Map(), confirmed: new Set() }
                   nodes.set(from, known)
                 }
-                known.silent = 0
                 if (number !== known.next) return again()
                 if (message._tag === "Quiet") return
                 known.next++
@@ -267,14 +263,11 @@ export const make = (id: string, follow: Watchers["follow"], limit: number): Eff
                 known.confirmed.clear()
               },
               onNodes: (reporting) => {
-                let lost = false
                 for (const [node, known] of nodes) {
-                  if (!reporting.has(node)) {
-                    nodes.delete(node)
-                    for (const client of Array.from(known.clients.values())) left(node, known, client, "node-gone")
-                  } else if (++known.silent > maxSilent) lost = true
+                  if (reporting.has(node)) continue
+                  nodes.delete(node)
+                  for (const client of known.clients.values()) left(node, known, client, "node-gone")
                 }
-                if (lost) again()
               }
             }
             yield* Effect.acquireRelease(
@@ -301,5 +294,5 @@ export const make = (id: string, follow: Watchers["follow"], limit: number): Eff
 /** How long a node that ends takes to tell who left, in ms. */
 const lastMillis = 500
 
-/** Reports in a row without a word from a node that reports, until it is asked anew, or what it follows is over. */
+/** Reports in a row in which a node that reports says nothing of what it follows, until that is over. */
 const maxSilent = 8
