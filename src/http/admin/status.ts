@@ -106,7 +106,9 @@ export const summary = (
         })),
       node_id: all.self.id,
       totals: totalsOf(Nodes.totals(all)),
-      nodes: [{ ...all.self, name: all.self.name || node }, ...all.others].map((one) => nodeOf(one, one.id === all.self.id)),
+      nodes: [{ ...all.self, name: all.self.name || node }, ...all.others].map((one) =>
+        nodeOf(one, one.id === all.self.id)
+      ),
       other_nodes:
         all.problem === undefined
           ? { status: "known" }
