@@ -386,7 +386,7 @@ export const layer = (options?: HubOptions): Layer.Layer<SseHub> =>
   Layer.provide(layerWithLog(options), EventLog.layerMemory(options?.history))
 
 /**
- * A hub with the given options on a log of your choice.
+ * A hub with the given options on a log of your choice; with a `NodeBus` provided as well, one that knows the others on it.
  *
  * @since 0.1.0
  * @category layers
