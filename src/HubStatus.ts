@@ -61,6 +61,18 @@ export interface Sample {
 }
 
 /**
+ * What happens in a second.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export interface Rates {
+  readonly publishes: number
+  readonly deliveries: number
+  readonly bytes: number
+}
+
+/**
  * The last minutes.
  *
  * @since 0.1.0

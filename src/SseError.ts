@@ -172,6 +172,69 @@ const outcomes = {
 }
 
 /**
+ * The way between nodes could not carry something, for instance because its engine is out of reach.
+ *
+ * @since 0.1.0
+ * @category errors
+ */
+export class NodeBusError extends Schema.TaggedError<NodeBusError>("effect-sse/NodeBusError")("NodeBusError", {
+  reason: Schema.String
+}) {
+  override get message(): string {
+    return `the other nodes are out of reach: ${this.reason}`
+  }
+}
+
+/**
+ * No node with this id reports: it never was, has ended, or has been silent for too long.
+ *
+ * @since 0.1.0
+ * @category errors
+ */
+export class UnknownNode extends Schema.TaggedError<UnknownNode>("effect-sse/UnknownNode")("UnknownNode", {
+  node: Schema.String
+}) {
+  override get message(): string {
+    return `there is no node ${JSON.stringify(this.node.slice(0, 100))}`
+  }
+}
+
+/**
+ * Another node was asked for something in vain.
+ *
+ * - `no-connection`: the way to the others is down; it was not asked
+ * - `no-answer`: it did not answer in time, and may have done it, or do it yet
+ * - `failed`: it could not do it
+ *
+ * @since 0.1.0
+ * @category errors
+ */
+export class NodeUnreachable extends Schema.TaggedError<NodeUnreachable>("effect-sse/NodeUnreachable")(
+  "NodeUnreachable",
+  { node: Schema.String, kind: Schema.Literal("no-connection", "no-answer", "failed"), reason: Schema.String }
+) {
+  override get message(): string {
+    return `node ${this.node}: ${this.reason}`
+  }
+}
+
+/**
+ * More clients of other nodes are there than the presence over nodes follows (`limit`), or more such streams are open on this
+ * node than it may have.
+ *
+ * @since 0.1.0
+ * @category errors
+ */
+export class PresenceLimit extends Schema.TaggedError<PresenceLimit>("effect-sse/PresenceLimit")("PresenceLimit", {
+  limit: Schema.Literal("clients", "streams"),
+  max: Schema.NonNegativeInt
+}) {
+  override get message(): string {
+    return `presence over nodes: more than ${this.max} ${this.limit}`
+  }
+}
+
+/**
  * What a publish can fail with.
  *
  * @since 0.1.0

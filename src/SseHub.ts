@@ -29,10 +29,12 @@ import * as Dispatcher from "./internal/dispatcher.js"
 import { pause, turn } from "./internal/eventLoop.js"
 import { byteLength } from "./internal/frame.js"
 import { NamespaceUse } from "./internal/namespaces.js"
+import * as HubNodes from "./internal/nodes/nodes.js"
 import * as Registry from "./internal/registry.js"
 import * as Keepalive from "./Keepalive.js"
 import * as Namespace from "./Namespace.js"
 import * as NamespacePattern from "./NamespacePattern.js"
+import type { Nodes } from "./Nodes.js"
 import { type HubOptions, type HubSettings, hubSettings } from "./SseConfig.js"
 import {
   type EventLogError,
@@ -97,9 +99,12 @@ export class SseHub extends Context.Tag("effect-sse/SseHub")<
     /** Ends a client's connection; `false` if there is no such client. */
     readonly disconnect: (id: number) => Effect.Effect<boolean>
     /**
-     * Ends all streams of the principal with this id, on this hub, and gives their number. What was proved by then (see
-     * `issuedAt` of `Principal`) is refused from now on, for as long as it is remembered: 24 hours, or the `remember` that is
-     * given, which should be as long as your tokens live. The last 100,000 revocations are remembered at most.
+     * Ends all streams of the principal with this id, and gives their number. What was proved by then (see `issuedAt` of
+     * `Principal`) is refused from now on, for as long as it is remembered: 24 hours, or the `remember` that is given, which
+     * should be as long as your tokens live. The last 100,000 revocations are remembered at most.
+     *
+     * With other nodes (see `NodeBus`) on all of them, and on those that start later; it waits for their answers, for a bounded
+     * time. One that cannot be told now is told when it is in reach again, and its streams are not in the number.
      */
     readonly revoke: (
       principalId: string,
@@ -116,6 +121,8 @@ export class SseHub extends Context.Tag("effect-sse/SseHub")<
      * that lets more than `maxPendingEvents` wait fails with {@link SubscriberTooSlow}; it ends when the hub is closed.
      */
     readonly presence: (namespace: string) => Stream.Stream<Presence, InvalidNamespace | SubscriberTooSlow>
+    /** This hub and those it shares a log with: how they are, their clients, and who is there. */
+    readonly nodes: Nodes
     /** When one client that cannot stay should come back, in ms; `undefined` if `shutdownRetry` is `false`. */
     readonly comeBackIn: Effect.Effect<number | undefined>
     /** What a client gets that is one too many. */
@@ -150,7 +157,7 @@ export class SseHub extends Context.Tag("effect-sse/SseHub")<
 const slice = 256
 
 /**
- * Makes a hub on the given log.
+ * Makes a hub on the given log, and on the `NodeBus` if there is one.
  *
  * @throws Error as a defect, if the options make no sense
  * @since 0.1.0
@@ -292,6 +299,23 @@ export const make = (options?: HubOptions): Effect.Effect<SseHub["Type"], never,
       })
     )
     const samples = yield* Activities.make(look)
+    const status = Effect.zipWith(Ref.get(registry), log.health, (current, health) => ({
+      log: health,
+      startedAt,
+      open,
+      clients: clients.count(),
+      subscriptions: HashMap.size(current.subscriptions),
+      published,
+      ...clients.totals,
+      ended: { ...clients.ended }
+    }))
+    const { nodes, revoke } = yield* HubNodes.make({
+      clients,
+      status,
+      samples,
+      parse,
+      maxPendingEvents: settings.maxPendingEvents
+    })
     // Behind the samples: the last one is taken when all is over.
     yield* Effect.addFinalizer(() => shutdown)
 
@@ -305,22 +329,14 @@ export const make = (options?: HubOptions): Effect.Effect<SseHub["Type"], never,
       connect: clients.connect,
       canResume: log.history !== undefined,
       clients: Effect.map(clients.list, (all) => all.map(clientStatus)),
-      status: Effect.zipWith(Ref.get(registry), log.health, (current, health) => ({
-        log: health,
-        startedAt,
-        open,
-        clients: clients.count(),
-        subscriptions: HashMap.size(current.subscriptions),
-        published,
-        ...clients.totals,
-        ended: { ...clients.ended }
-      })),
+      status,
       activity: Effect.map(samples, (samples) => ({ samples, recentEnds: clients.recentEnds() })),
       namespaces: Effect.sync(() => namespaceStatus(clients.byNamespace(), use)),
       disconnect: clients.disconnect,
-      revoke: (principalId, options) => clients.revoke(principalId, Duration.toMillis(options?.remember ?? "24 hours")),
+      revoke: (principalId, options) => revoke(principalId, Duration.toMillis(options?.remember ?? "24 hours")),
       checkPrincipal: clients.checkPrincipal,
       changes: clients.changes,
+      nodes,
       presence: (path) => Stream.unwrap(Effect.map(parse(path), clients.presence)),
       keepalive: Keepalive.stream(settings.keepalive),
       keepaliveMillis: Keepalive.millis(settings.keepalive),
@@ -386,7 +402,7 @@ export const layer = (options?: HubOptions): Layer.Layer<SseHub> =>
   Layer.provide(layerWithLog(options), EventLog.layerMemory(options?.history))
 
 /**
- * A hub with the given options on a log of your choice.
+ * A hub with the given options on a log of your choice; with a `NodeBus` provided as well, one that knows the others on it.
  *
  * @since 0.1.0
  * @category layers

@@ -253,8 +253,9 @@ const failed = (defect: unknown): Effect.Effect<HttpServerResponse.HttpServerRes
  * | `POST /publish` | the same for any namespaces, as NDJSON or as JSON `{"events":[{"namespace","data"}]}` |
  * | `GET /openapi.json` | what publishes and operates, as OpenAPI 3.1 |
  * | `GET /admin/` | the admin page |
- * | `GET /admin/status.json?limit=&after=&namespace=&filter=&sort=` | the status: the Go server's fields, and more |
+ * | `GET /admin/status.json?limit=&after=&namespace=&filter=&sort=&node=` | the status: the Go server's fields, and more |
  * | `DELETE /admin/clients/<id>` | 204; ends a client's connection |
+ * | `DELETE /admin/nodes/<node>/clients/<id>` | 204; the same on any node |
  * | `GET /metrics` | the process's Effect metrics, for Prometheus |
  * | `GET /healthz` | 200 `{"status":"ok"}`, or `degraded` while the log is away; 503 `{"status":"draining"}` when the hub is closing |
  *
@@ -262,7 +263,7 @@ const failed = (defect: unknown): Effect.Effect<HttpServerResponse.HttpServerRes
  *
  * A refusal has a JSON body `{"error","message"}`: 400 bad input, 401 or 403 who may not, 405 method, 409 and 422 idempotency
  * keys, 413 body too large, 415 media type, 429 too many events, 500 a defect in a hook of yours, 503 publishing while shutting
- * down.
+ * down, 502, 503 and 504 a node that cannot be asked.
  *
  * @throws Error if the options make no sense (see {@link RoutesOptions})
  * @since 0.1.0

@@ -25,6 +25,7 @@ import { tokens } from "./Authorize.js"
 import type { JwtOptions } from "./Authorize/Jwt.js"
 import type { Access } from "./http/Access.js"
 import { demo } from "./node/demo.js"
+import * as NodeBus from "./NodeBus.js"
 import * as SseServer from "./node/SseServer.js"
 import * as Workers from "./node/workers.js"
 import * as SseConfig from "./SseConfig.js"
@@ -143,15 +144,15 @@ const readLog = Config.literal(
   "none"
 )("SSE_LOG").pipe(Config.withDefault("text" as const), Config.withDescription("how log lines are written"))
 
-/** Loaded where it is wanted: `ioredis` is optional. */
+/** The log and the way to the other nodes. Loaded where they are wanted: `ioredis` is optional. */
 const redisLayer = (options: RedisLogOptions) =>
   Layer.unwrapEffect(
     Effect.map(
       Effect.tryPromise({
-        try: () => import("./EventLog/Redis.js"),
+        try: () => Promise.all([import("./EventLog/Redis.js"), import("./NodeBus/Redis.js")]),
         catch: (error) => new Usage(`SSE_REDIS_URL needs the package ioredis: ${String(error)}`)
       }),
-      (RedisLog) => RedisLog.layer(options)
+      ([RedisLog, RedisBus]) => Layer.merge(RedisLog.layer(options), RedisBus.layer(options))
     )
   )
 
@@ -160,7 +161,10 @@ const hubLayer = Layer.unwrapEffect(
     Option.isSome(redis)
       ? Layer.provide(SseHub.layerWithLog(options), redisLayer(redis.value))
       : Workers.isWorker
-        ? Layer.provide(SseHub.layerWithLog(options), Layer.scoped(EventLog.EventLog, Workers.log))
+        ? Layer.provide(SseHub.layerWithLog(options), [
+            Layer.scoped(EventLog.EventLog, Workers.log),
+            Layer.succeed(NodeBus.NodeBus, Workers.bus)
+          ])
         : SseHub.layer(options)
   )
 )

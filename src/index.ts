@@ -37,6 +37,14 @@ export * as NamespacePattern from "./NamespacePattern.js"
 /**
  * @since 0.1.0
  */
+export * as NodeBus from "./NodeBus.js"
+/**
+ * @since 0.1.0
+ */
+export * as Nodes from "./Nodes.js"
+/**
+ * @since 0.1.0
+ */
 export * as SseChannel from "./SseChannel.js"
 /**
  * @since 0.1.0

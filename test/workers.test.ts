@@ -71,6 +71,49 @@ describe("effect-sse serve --workers", () => {
     )
   }
 
+  it.scopedLive("any worker shows the clients of all, and ends them", () =>
+    Effect.gen(function* () {
+      const server = yield* serve({ SSE_LOG: "none" })
+      const clients = yield* Effect.replicateEffect(connect(server.port, "/subscribe/n"), 6)
+      interface Status {
+        readonly totals: { readonly nodes: number; readonly connections_total: number }
+        readonly nodes: ReadonlyArray<{ readonly node: string; readonly pid: number }>
+        readonly connections: ReadonlyArray<{ readonly id: number; readonly node_id: string }>
+      }
+      const status = Effect.map(
+        request(server.port, "/admin/status.json?node=all"),
+        ({ body }) => JSON.parse(body) as Status
+      )
+      // Either of them may be asked.
+      yield* eventually(
+        Effect.map(Effect.all([status, status, status]), (all) =>
+          all.every(({ totals }) => totals.nodes === 2 && totals.connections_total === 6)
+        )
+      )
+      const { connections, nodes } = yield* status
+      assert.sameMembers(
+        nodes.map(({ node }) => node),
+        ["worker 0", "worker 1"]
+      )
+      assert.lengthOf(connections, 6)
+      for (const { id, node_id } of connections) {
+        const path = `/admin/nodes/${node_id}/clients/${id}`
+        assert.strictEqual((yield* request(server.port, path, { method: "DELETE" })).status, 204)
+      }
+      for (const client of clients) yield* client.ended
+      // One that crashes is gone, and another takes its place. Nothing is asked meanwhile: a connection that was just handed
+      // to it is lost.
+      const [victim] = yield* children(server.process.pid!)
+      process.kill(victim!, "SIGKILL")
+      yield* eventually(Effect.map(children(server.process.pid!), (all) => all.length === 2 && !all.includes(victim!)))
+      yield* eventually(
+        Effect.map(status, ({ nodes }) => nodes.length === 2 && nodes.every(({ pid }) => pid !== victim))
+      )
+      server.process.kill("SIGTERM")
+      assert.strictEqual(yield* server.exit, 0)
+    })
+  )
+
   it.scopedLive("ends with every stream told when to come back, and prints a token that it made", () =>
     Effect.gen(function* () {
       const server = yield* serve({ SSE_PUBLISH_TOKEN: "" }, "--demo")

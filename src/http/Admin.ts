@@ -69,11 +69,11 @@ const route = (path: string, shared: Shared): Handler =>
     if (path === "/watch" || path.startsWith("/watch/")) {
       return get(stream(shared, request.method, watch(path.slice("/watch".length))))
     }
-    const client = /^\/clients\/(\d{1,15})$/.exec(path)?.[1]
+    const [, node, client] = /^(?:\/nodes\/([^/]{1,100}))?\/clients\/(\d{1,15})$/.exec(path) ?? []
     if (client === undefined) return Effect.succeed(Refusal.refuse(404, "NotFound", "the admin page is at /admin/"))
     if (request.method !== "DELETE") return notAllowed("DELETE")
     const foreign = Access.crossSite(request)
-    return foreign === undefined ? disconnect(Number(client)) : Effect.succeed(foreign)
+    return foreign === undefined ? disconnect(node, Number(client)) : Effect.succeed(foreign)
   })
 
 const notAllowed = (allow: string): Handler => Effect.succeed(Refusal.methodNotAllowed(allow))
@@ -103,8 +103,9 @@ const status = (params: URLSearchParams, node: string): Handler => {
   const query = readQuery(params)
   if (Either.isLeft(query)) return Effect.succeed(query.left)
   return Effect.flatMap(SseHub, (hub) =>
-    Effect.map(Status.document(hub, node, query.right), (json) =>
-      HttpServerResponse.text(json, { contentType: "application/json", headers })
+    Status.document(hub, node, query.right).pipe(
+      Effect.map((json) => HttpServerResponse.text(json, { contentType: "application/json", headers })),
+      Effect.catchAll((error) => Effect.succeed(Refusal.otherNode(error)))
     )
   )
 }
@@ -117,29 +118,33 @@ const readQuery = (params: URLSearchParams): Either.Either<Status.Query, HttpSer
     return refuse("limit", `a whole number from 1 to ${Status.maxLimit}`)
   }
   const sort = params.get("sort") ?? "age"
-  if (sort !== "age" && sort !== "msgs_sent" && sort !== "pending_bytes") {
-    return refuse("sort", "age, msgs_sent or pending_bytes")
-  }
+  if (!Object.hasOwn(Status.sorts, sort)) return refuse("sort", "age, msgs_sent or pending_bytes")
   const after = params.get("after") ?? "0"
   if (!/^\d{1,15}$/.test(after)) return refuse("after", 'the "next" of an earlier answer')
   if (after !== "0" && sort !== "age") return refuse("after", "left out unless connections are sorted by age")
+  const node = params.get("node") ?? "self"
+  if (after !== "0" && node === "all") return refuse("after", "left out unless connections are those of one node")
   const namespace = NamespacePattern.parse(params.get("namespace") ?? "/")
   if (Either.isLeft(namespace)) return Either.left(Refusal.invalidNamespace(namespace.left))
   return Either.right({
+    node,
     limit: Number(limit),
     after: Number(after),
     namespace: namespace.right,
     filter: (params.get("filter") ?? "").slice(0, 200),
-    sort
+    sort: sort as Status.Sort
   })
 }
 
-const disconnect = (id: number): Handler =>
+const disconnect = (node: string | undefined, id: number): Handler =>
   Effect.flatMap(SseHub, (hub) =>
-    Effect.map(hub.disconnect(id), (found) =>
-      found
-        ? HttpServerResponse.empty({ status: 204, headers })
-        : Refusal.refuse(404, "NotFound", `there is no client ${id}`)
+    hub.nodes.disconnect(node ?? hub.nodes.id, id).pipe(
+      Effect.map((found) =>
+        found
+          ? HttpServerResponse.empty({ status: 204, headers })
+          : Refusal.refuse(404, "NotFound", `there is no client ${id}`)
+      ),
+      Effect.catchAll((error) => Effect.succeed(Refusal.otherNode(error)))
     )
   )
 

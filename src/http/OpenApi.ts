@@ -28,7 +28,9 @@ const refusals = {
   415: "this media type is not taken",
   422: "the idempotency key was used for another request",
   429: "events come faster than this server takes them; Retry-After says when there is room",
-  503: "not now: the server closes, or its log is out of reach"
+  502: "the node that was asked could not do it",
+  503: "not now: the server closes, or its log, or the other nodes, are out of reach",
+  504: "the node that was asked did not answer, and may do it yet"
 } as const
 
 const make = (url: string): Json => {
@@ -67,6 +69,7 @@ const make = (url: string): Json => {
     "Idempotency-Key",
     "1 to 255 visible ASCII characters. What comes again with its key is answered as it was, and published once."
   )
+  const client = parameter("path", "id", "the id of a connection in the status", { type: "integer" })
   const publishing = refused(400, 401, 403, 409, 413, 415, 422, 429, 503)
   const security = [{}, { bearer: [] }]
 
@@ -126,6 +129,11 @@ const make = (url: string): Json => {
         summary: "The hub, its namespaces and its clients",
         security,
         parameters: [
+          parameter(
+            "query",
+            "node",
+            "whose connections: the id of a node, or all; not given: of the node that answers"
+          ),
           parameter("query", "limit", "connections that are shown", { type: "integer", minimum: 1, maximum: 10_000 }),
           parameter("query", "after", "the next of an earlier answer", { type: "integer" }),
           parameter("query", "namespace", "only what is there or below; * is any one segment"),
@@ -135,16 +143,25 @@ const make = (url: string): Json => {
             enum: ["age", "msgs_sent", "pending_bytes"]
           })
         ],
-        responses: { 200: json("as it is now", Schemas.Status), ...refused(400, 401, 403) }
+        responses: { 200: json("as it is now", Schemas.Status), ...refused(400, 401, 403, 404, 502, 503, 504) }
       }
     },
     "/admin/clients/{id}": {
       delete: {
         operationId: "disconnect",
-        summary: "End a client's connection",
+        summary: "End the connection of a client of the node that answers",
         security,
-        parameters: [parameter("path", "id", "the id of a connection in the status", { type: "integer" })],
+        parameters: [client],
         responses: { 204: { description: "it ends" }, ...refused(401, 403, 404) }
+      }
+    },
+    "/admin/nodes/{node}/clients/{id}": {
+      delete: {
+        operationId: "disconnectOnNode",
+        summary: "End the connection of a client of any node",
+        security,
+        parameters: [parameter("path", "node", "the node_id of a connection in the status"), client],
+        responses: { 204: { description: "it ends" }, ...refused(401, 403, 404, 502, 503, 504) }
       }
     }
   }

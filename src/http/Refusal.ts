@@ -4,7 +4,14 @@
  * @internal
  */
 import * as HttpServerResponse from "@effect/platform/HttpServerResponse"
-import type { InvalidEvent, InvalidNamespace, LimitReached, Refused } from "../SseError.js"
+import type {
+  InvalidEvent,
+  InvalidNamespace,
+  LimitReached,
+  NodeUnreachable,
+  Refused,
+  UnknownNode
+} from "../SseError.js"
 
 export const refuse = (
   status: number,
@@ -47,3 +54,11 @@ export const tooManyRequests = (message: string, retryMillis: number): HttpServe
 
 export const unavailable = (message: string): HttpServerResponse.HttpServerResponse =>
   refuse(503, "Unavailable", message, { headers: { "retry-after": "5" } })
+
+/** What was asked of another node in vain. */
+export const otherNode = (error: UnknownNode | NodeUnreachable): HttpServerResponse.HttpServerResponse =>
+  error._tag === "UnknownNode"
+    ? refuse(404, error._tag, error.message)
+    : error.kind === "no-connection"
+      ? refuse(503, error._tag, error.message, { headers: { "retry-after": "5" } })
+      : refuse(error.kind === "no-answer" ? 504 : 502, error._tag, error.message)

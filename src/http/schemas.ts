@@ -71,12 +71,47 @@ export const Connection = Schema.Struct({
   client_ip: Schema.String,
   user_agent: Schema.String,
   msgs_sent: counts,
-  id: Schema.Number,
+  id: says(Schema.Number, "unique on its node"),
+  node_id: says(Schema.String, "the node that it is connected to"),
   bytes_sent: counts,
   pending_bytes: counts,
   principal: Schema.optional(Schema.String),
   metadata: Schema.optional(says(Schema.Unknown, "what the app knows of it"))
 }).annotations({ identifier: "Connection" })
+
+const Log = Schema.Union(
+  Schema.Struct({ status: Schema.Literal("ok") }),
+  Schema.Struct({
+    status: Schema.Literal("degraded"),
+    reason: Schema.String,
+    since: says(Schema.Number, "seconds since 1970")
+  })
+)
+
+const Rates = Schema.Struct({ publishes: Schema.Number, deliveries: Schema.Number, bytes: Schema.Number })
+
+const Disconnects = Schema.Record({ key: Schema.Literal(...endReasons), value: counts })
+
+/** One of the nodes that share a log, as it reported last. */
+export const Node = Schema.Struct({
+  id: says(Schema.String, "unique, and new each time it starts"),
+  node: Schema.String,
+  self: says(Schema.Boolean, "whether it is the one that answers"),
+  pid: Schema.NullOr(Schema.Number),
+  status: Schema.Literal("OK", "DRAINING"),
+  reported_at: says(Schema.Number, "seconds since 1970, by its own clock"),
+  startup_time: Schema.Number,
+  version: Schema.String,
+  msgs_broadcast: counts,
+  connections_total: counts,
+  deliveries_total: counts,
+  bytes_total: counts,
+  rates: Rates,
+  slow_clients: counts,
+  pending_bytes: counts,
+  memory_bytes: Schema.NullOr(Schema.Number),
+  log: Log
+}).annotations({ identifier: "Node" })
 
 const summary = {
   node: Schema.String,
@@ -90,8 +125,8 @@ const summary = {
   connections_total: counts,
   deliveries_total: counts,
   bytes_total: counts,
-  rates: Schema.Struct({ publishes: Schema.Number, deliveries: Schema.Number, bytes: Schema.Number }),
-  disconnects: Schema.Record({ key: Schema.Literal(...endReasons), value: counts }),
+  rates: Rates,
+  disconnects: Disconnects,
   recent_disconnects: Schema.Array(
     Schema.Struct({
       id: Schema.Number,
@@ -106,18 +141,35 @@ const summary = {
   slow_clients: counts,
   pending_bytes: counts,
   history_events: counts,
-  log: Schema.Union(
-    Schema.Struct({ status: Schema.Literal("ok") }),
-    Schema.Struct({
-      status: Schema.Literal("degraded"),
-      reason: Schema.String,
-      since: says(Schema.Number, "seconds since 1970")
-    })
-  ),
+  log: Log,
   memory_bytes: Schema.NullOr(Schema.Number),
   event_loop_delay_ms: Schema.NullOr(Schema.Struct({ p50: Schema.Number, p99: Schema.Number, max: Schema.Number })),
   namespaces_total: counts,
-  namespaces: Schema.Array(Namespace)
+  namespaces: Schema.Array(Namespace),
+  node_id: says(Schema.String, "the node that answers; what stands above is of it alone"),
+  totals: says(
+    Schema.Struct({
+      nodes: counts,
+      msgs_broadcast: counts,
+      connections_total: counts,
+      deliveries_total: counts,
+      bytes_total: counts,
+      rates: Rates,
+      disconnects: Disconnects,
+      slow_clients: counts,
+      pending_bytes: counts
+    }),
+    "the sums over nodes"
+  ),
+  nodes: says(Schema.Array(Node), "those that have reported lately, the one that answers first"),
+  other_nodes: Schema.Union(
+    Schema.Struct({ status: Schema.Literal("known") }),
+    Schema.Struct({
+      status: says(Schema.Literal("unknown"), "they are out of reach: what is above is of those that are known"),
+      reason: Schema.String,
+      since: says(Schema.Number, "seconds since 1970")
+    })
+  )
 }
 
 /** What is said of the hub as a whole. */
@@ -125,7 +177,9 @@ export const Summary = Schema.Struct(summary)
 
 export const Status = Schema.Struct({
   ...summary,
-  connections_matching: counts,
+  connections_asked: says(counts, "connections of the nodes that were asked for"),
+  connections_matching: says(counts, "those of them that match"),
+  nodes_missing: says(Schema.Array(Schema.String), "nodes that did not answer"),
   next: says(Schema.NullOr(Schema.Number), "what to give as after to get the next ones"),
   connections: Schema.Array(Connection)
 }).annotations({ identifier: "Status" })

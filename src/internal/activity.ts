@@ -7,7 +7,7 @@ import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import type * as Metric from "effect/Metric"
 import type * as Scope from "effect/Scope"
-import type { Sample } from "../HubStatus.js"
+import type { Rates, Sample } from "../HubStatus.js"
 import * as SseMetrics from "../SseMetrics.js"
 import { pause } from "./eventLoop.js"
 import * as Host from "./host.js"
@@ -55,6 +55,16 @@ export const make = (
     yield* Effect.forkScoped(Effect.forever(Effect.zipRight(sample, pause(1000, true))))
     return Effect.sync(() => samples.slice(-kept))
   })
+
+/** A second's share over the last ten seconds, or over as many as there were. */
+export const rates = (samples: ReadonlyArray<Sample>): Rates => {
+  const last = samples.at(-1)
+  const first = samples.at(-11) ?? samples[0]
+  const over = last === undefined || first === undefined ? 0 : (last.at - first.at) / 1000
+  const rate = (of: "published" | "deliveries" | "bytes") =>
+    over === 0 ? 0 : Math.round(((last![of] - first![of]) / over) * 10) / 10
+  return { publishes: rate("published"), deliveries: rate("deliveries"), bytes: rate("bytes") }
+}
 
 /** Counts up to a total. */
 const tally = (counter: Metric.Metric.Counter<number>) => {

@@ -14,7 +14,10 @@ import type { Group } from "./keepalives.js"
 import type { Subscriber } from "./registry.js"
 
 /** What does not change while it is connected. */
-export type ClientInfo = Omit<ClientStatus, "events" | "bytes" | "pendingBytes">
+export interface ClientInfo extends Omit<ClientStatus, "events" | "bytes" | "pendingBytes"> {
+  /** When its principal's proof was made, in ms since 1970. */
+  readonly issuedAt: number | undefined
+}
 
 export interface ClientLimits {
   readonly maxPendingBytes: number

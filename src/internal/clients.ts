@@ -11,6 +11,7 @@ import * as Scope from "effect/Scope"
 import { type EndReason, endReasons } from "../Connection.js"
 import type { History, Shards } from "../EventLog.js"
 import type { ClientChange, Connected, ConnectRequest, Principal } from "../HubClient.js"
+import type { Revocation } from "../NodeBus.js"
 import { type NamespacePattern, reduce } from "../NamespacePattern.js"
 import type { HubSettings } from "../SseConfig.js"
 import { type EventLogError, HubClosed, type LimitReached, type Refused } from "../SseError.js"
@@ -41,9 +42,10 @@ export interface Clients {
   readonly list: Effect.Effect<ReadonlyArray<Client>>
   readonly disconnect: (id: number) => Effect.Effect<boolean>
   readonly checkPrincipal: (principal: Principal) => Effect.Effect<void, Refused>
-  readonly revoke: (principalId: string, rememberMillis: number) => Effect.Effect<number>
+  readonly revoke: (revocation: Revocation) => Effect.Effect<number>
   readonly changes: Watchers.Watchers["changes"]
   readonly presence: Watchers.Watchers["presence"]
+  readonly follow: Watchers.Watchers["follow"]
   /** The last ones that ended, oldest first. */
   readonly recentEnds: () => ReadonlyArray<Disconnected>
   /** In ms. */
@@ -167,6 +169,7 @@ export const make = (
               userAgent: (request.userAgent ?? "").slice(0, shownLength),
               principal: principal?.id,
               expiresAt: principal?.expiresAt,
+              issuedAt: principal?.issuedAt,
               metadata: principal?.metadata,
               connectedAt: now
             },
@@ -240,10 +243,10 @@ export const make = (
         Effect.suspend(
           () => principals.refusal(principal, clock.unsafeCurrentTimeMillis()) ?? (Effect.void as Effect.Effect<void>)
         ),
-      revoke: (principalId, rememberMillis) =>
-        Effect.suspend(() => principals.revoke(principalId, clock.unsafeCurrentTimeMillis(), rememberMillis)),
+      revoke: (revocation) => Effect.suspend(() => principals.revoke(revocation, clock.unsafeCurrentTimeMillis())),
       changes: watchers.changes,
       presence: watchers.presence,
+      follow: watchers.follow,
       recentEnds: () => recentEnds.slice(-keptEnds),
       comeBackIn: Effect.sync(() => farewell.retryMillis(nextId())),
       forgotten: Effect.suspend(() => {

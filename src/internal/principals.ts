@@ -6,6 +6,7 @@
 import * as Effect from "effect/Effect"
 import type * as Scope from "effect/Scope"
 import type { Principal } from "../HubClient.js"
+import type { Revocation } from "../NodeBus.js"
 import { Refused } from "../SseError.js"
 import type { Client } from "./client.js"
 import { turn } from "./eventLoop.js"
@@ -22,8 +23,12 @@ export interface Principals {
   readonly refusal: (principal: Principal, now: number) => Refused | undefined
   readonly add: (client: Client) => void
   readonly remove: (client: Client) => void
-  /** Ends the principal's clients and gives their number. */
-  readonly revoke: (id: string, now: number, rememberMillis: number) => Effect.Effect<number>
+  /**
+   * Ends the principal's clients and gives their number. One that another node has revoked some time ago ends those that were
+   * here then, and those whose proof is older; who proved again who it is, and came since, stays. One who came within some ms
+   * may be ended with them: it is let in when it comes back.
+   */
+  readonly revoke: (revocation: Revocation, now: number) => Effect.Effect<number>
 }
 
 export const make: Effect.Effect<Principals, never, Scope.Scope> = Effect.gen(function* () {
@@ -32,9 +37,12 @@ export const make: Effect.Effect<Principals, never, Scope.Scope> = Effect.gen(fu
   // In the order of revoking.
   const revoked = new Map<string, { readonly at: number; readonly until: number }>()
 
-  const remember = (id: string, now: number, until: number) => {
+  const remember = (id: string, at: number, now: number, until: number) => {
+    const earlier = revoked.get(id)
     revoked.delete(id)
-    if (until > now) revoked.set(id, { at: now, until })
+    // The same may be told twice, and an earlier one behind a later one.
+    const merged = { at: Math.max(at, earlier?.at ?? at), until: Math.max(until, earlier?.until ?? until) }
+    if (merged.until > now) revoked.set(id, merged)
     for (const [first, entry] of revoked) {
       if (entry.until > now && revoked.size <= maxRevoked) return
       revoked.delete(first)
@@ -67,12 +75,15 @@ export const make: Effect.Effect<Principals, never, Scope.Scope> = Effect.gen(fu
       if (others?.delete(client) === true && others.size === 0) clients.delete(principal)
       if (expiresAt !== undefined) expiries.remove(client, expiresAt)
     },
-    revoke: (id, now, rememberMillis) =>
+    revoke: ({ ageMillis, at, principal, rememberMillis }, now) =>
       Effect.gen(function* () {
-        remember(id, now, now + rememberMillis)
+        const since = now - ageMillis
+        remember(principal, at, now, since + rememberMillis)
         let ended = 0
-        for (const client of Array.from(clients.get(id) ?? [])) {
-          if (client.ended !== undefined) continue
+        for (const client of Array.from(clients.get(principal) ?? [])) {
+          const { connectedAt, issuedAt } = client.info
+          const isOlder = connectedAt <= since || (issuedAt !== undefined && !(issuedAt > at))
+          if (client.ended !== undefined || !isOlder) continue
           client.end("revoked")
           if (++ended % slice === 0) yield* turn
         }

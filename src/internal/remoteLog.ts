@@ -13,10 +13,10 @@ import * as Scope from "effect/Scope"
 import { EventLog, type History, type LogEntry, type NewEntry, type Tail, type TailGap } from "../EventLog.js"
 import { EventLogError } from "../SseError.js"
 
-/** A way for messages that can be cloned. */
+/** A way for messages that can be cloned. Who listens leaves alone what is not for it. */
 export interface Channel<M = Message> {
   readonly send: (message: M) => void
-  /** Gives what ends it. Listeners hear the messages of others, too. */
+  /** Gives what ends it. */
   readonly listen: (listener: (message: M) => void) => () => void
 }
 

@@ -26,6 +26,14 @@ export interface Watchers {
   readonly close: () => void
   readonly changes: Effect.Effect<Stream.Stream<ClientChange>, never, Scope.Scope>
   readonly presence: (namespace: Pattern.NamespacePattern) => Stream.Stream<Presence, SubscriberTooSlow>
+  /** The same, with those who are there apart from those who come and go. */
+  readonly follow: (
+    namespace: Pattern.NamespacePattern
+  ) => Effect.Effect<
+    readonly [present: ReadonlyArray<ClientStatus>, changes: Stream.Stream<Presence, SubscriberTooSlow>],
+    never,
+    Scope.Scope
+  >
 }
 
 /**
@@ -46,6 +54,27 @@ export const make = (connected: ReadonlyMap<number, Client>, limit: number, isOp
       () => Effect.sync(() => void watchers.delete(watcher))
     )
 
+  const follow: Watchers["follow"] = (namespace) =>
+    Effect.gen(function* () {
+      const mailbox = yield* Mailbox.make<Presence, SubscriberTooSlow>({ capacity: limit, strategy: "dropping" })
+      const isThere = ({ namespaces }: ClientStatus) => namespaces.some((one) => Pattern.covers(namespace, one))
+      const offer = (presence: Presence) => {
+        if (!isThere(presence.client) || mailbox.unsafeOffer(presence)) return
+        mailbox.unsafeDone(Exit.fail(new SubscriberTooSlow({ namespace, limit })))
+      }
+      const present = yield* watch({
+        onChange: (change) =>
+          offer(
+            change._tag === "Connected"
+              ? { _tag: "Joined", client: change.client, wasThere: false }
+              : { _tag: "Left", client: change.client, reason: change.reason }
+          ),
+        onClose: () => mailbox.unsafeDone(Exit.void)
+      })
+      // One that has ended and is not forgotten yet is among them: that it left follows.
+      return [present.map(clientStatus).filter(isThere), Mailbox.toStream(mailbox)]
+    })
+
   return {
     connected: (client) => {
       for (const watcher of watchers) watcher.onChange({ _tag: "Connected", client: clientStatus(client) })
@@ -64,31 +93,15 @@ export const make = (connected: ReadonlyMap<number, Client>, limit: number, isOp
       })
       return Mailbox.toStream(mailbox)
     }),
+    follow,
     presence: (namespace) =>
       Stream.unwrapScoped(
-        Effect.gen(function* () {
-          const mailbox = yield* Mailbox.make<Presence, SubscriberTooSlow>({ capacity: limit, strategy: "dropping" })
-          const isThere = ({ namespaces }: ClientStatus) => namespaces.some((one) => Pattern.covers(namespace, one))
-          const offer = (presence: Presence) => {
-            if (!isThere(presence.client) || mailbox.unsafeOffer(presence)) return
-            mailbox.unsafeDone(Exit.fail(new SubscriberTooSlow({ namespace, limit })))
-          }
-          const present = yield* watch({
-            onChange: (change) =>
-              offer(
-                change._tag === "Connected"
-                  ? { _tag: "Joined", client: change.client, wasThere: false }
-                  : { _tag: "Left", client: change.client, reason: change.reason }
-              ),
-            onClose: () => mailbox.unsafeDone(Exit.void)
-          })
-          // One that has ended and is not forgotten yet is among them: that it left follows.
-          const joined = present.map(clientStatus).filter(isThere)
-          return Stream.concat(
-            Stream.fromIterable(joined.map((client): Presence => ({ _tag: "Joined", client, wasThere: true }))),
-            Mailbox.toStream(mailbox)
+        Effect.map(follow(namespace), ([present, changes]) =>
+          Stream.concat(
+            Stream.fromIterable(present.map((client): Presence => ({ _tag: "Joined", client, wasThere: true }))),
+            changes
           )
-        })
+        )
       )
   }
 }

@@ -1,6 +1,6 @@
 /**
  * `effect-sse serve --workers N`: several processes on one port, with one log. This process takes the connections and hands
- * them out in turn, and keeps tickets and idempotency keys; without Redis it holds the log as well.
+ * them out in turn, and keeps tickets, idempotency keys and the way between workers; without Redis it holds the log as well.
  *
  * @internal
  */
@@ -10,10 +10,12 @@ import * as Queue from "effect/Queue"
 import * as Scope from "effect/Scope"
 import cluster, { type Worker } from "node:cluster"
 import { pause } from "../internal/eventLoop.js"
+import * as RemoteBus from "../internal/remoteBus.js"
 import * as RemoteLog from "../internal/remoteLog.js"
 import * as RemoteStores from "../internal/remoteStores.js"
 import type { EventLog } from "../EventLog.js"
 import * as Idempotency from "../Idempotency.js"
+import * as NodeBus from "../NodeBus.js"
 import * as Tickets from "../Tickets.js"
 
 /** Whether this process is a worker, whether it is the first one, and whether it stands in for one that ended. */
@@ -46,6 +48,9 @@ export const log = RemoteLog.connect(channel())
 
 /** Its tickets and idempotency keys. */
 export const stores = RemoteStores.connect(channel())
+
+/** The way to the other workers, by that process. */
+export const bus = RemoteBus.connect(channel(), NodeBus.settings({}, `worker ${process.env["EFFECT_SSE_WORKER"]}`))
 
 // Listened for from the beginning: a worker may be told before it has begun.
 const stop = new Promise<void>((resolve) => {
@@ -93,6 +98,7 @@ export const run = (
     Effect.gen(function* () {
       const load = yield* RemoteLog.makeLoad
       const shared = { tickets: Tickets.unsafeMakeMemory(), idempotency: Idempotency.unsafeMakeMemory() }
+      const bus = yield* NodeBus.makeMemory()
       const ended = yield* Queue.unbounded<{
         readonly index: number
         readonly code: number
@@ -146,7 +152,9 @@ export const run = (
             if (!stopping) ended.unsafeOffer({ index, code: code ?? 1, needed })
           })
           yield* Scope.extend(RemoteStores.serve(shared, channelTo(worker)), own)
-          if (log !== undefined) yield* Scope.extend(RemoteLog.serve(log, channelTo(worker), load), own)
+          if (log === undefined) return
+          yield* Scope.extend(RemoteLog.serve(log, channelTo(worker), load), own)
+          yield* Scope.extend(RemoteBus.serve(bus, channelTo(worker)), own)
         })
       for (let index = 0; index < count; index++) yield* start(index, false)
       for (;;) {

@@ -108,7 +108,7 @@ describe("GET /openapi.json", () => {
       for (const ref of collect(document, "$ref")) assert.isDefined(lookUp(document, ref as string), String(ref))
       assert.deepStrictEqual(collect(document, "$id"), [])
       const ids = collect(document["paths"], "operationId")
-      assert.deepStrictEqual(ids, ["publishBatch", "publish", "status", "disconnect"])
+      assert.deepStrictEqual(ids, ["publishBatch", "publish", "status", "disconnect", "disconnectOnNode"])
       for (const [path, methods] of Object.entries(document["paths"] as Record<string, Record<string, Json>>)) {
         for (const operation of Object.values(methods)) {
           const parameters = operation["parameters"] as ReadonlyArray<Json>

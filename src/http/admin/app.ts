@@ -32,6 +32,29 @@ interface Summary {
   }>
   readonly namespaces_total: number
   readonly namespaces: ReadonlyArray<NamespaceRow>
+  readonly node_id: string
+  readonly totals: Figures
+  readonly nodes: ReadonlyArray<NodeRow>
+  readonly other_nodes: { readonly status: string; readonly reason?: string }
+}
+
+interface Figures {
+  readonly connections_total: number
+  readonly rates: { readonly publishes: number; readonly deliveries: number; readonly bytes: number }
+  readonly pending_bytes: number
+  readonly slow_clients: number
+}
+
+interface NodeRow extends Figures {
+  readonly id: string
+  readonly node: string
+  readonly self: boolean
+  readonly pid: number | null
+  readonly status: string
+  readonly log: { readonly status: string; readonly reason?: string }
+  readonly memory_bytes: number | null
+  readonly reported_at: number
+  readonly startup_time: number
 }
 
 interface NamespaceRow {
@@ -42,6 +65,7 @@ interface NamespaceRow {
 
 interface ConnectionRow {
   readonly id: number
+  readonly node_id: string
   readonly namespace: string
   readonly created_at: number
   readonly client_ip: string
@@ -52,7 +76,8 @@ interface ConnectionRow {
 
 interface Connections {
   readonly reported_at: number
-  readonly connections_total: number
+  readonly connections_asked: number
+  readonly nodes_missing: ReadonlyArray<string>
   readonly connections_matching: number
   readonly connections: ReadonlyArray<ConnectionRow>
 }
@@ -279,6 +304,88 @@ export const app = (): void => {
       }
     )
 
+  // Nodes: shown if there are others, or were.
+
+  let self = ""
+  let names = new Map<string, string>()
+  let several = false
+
+  const nodes = ({ nodes: all, other_nodes, totals }: Summary) => {
+    self = all.find((node) => node.self)?.id ?? ""
+    several ||= all.length > 1
+    find("nodes-section").hidden = !several && other_nodes.status === "known"
+    find("of-label").hidden = !several
+    // Nodes of one machine have one name.
+    const counted = new Map<string, number>()
+    for (const { node } of all) counted.set(node, (counted.get(node) ?? 0) + 1)
+    names = new Map(
+      all.map(({ id, node, pid }) => [id, counted.get(node)! > 1 ? `${node} (${pid ?? id})` : node === "" ? id : node])
+    )
+    const unknown = other_nodes.status === "known" ? "" : `the others are not known: ${other_nodes.reason ?? ""}`
+    setText(find("nodes-note"), unknown)
+    const sum = { id: "sum", name: `all ${all.length}`, state: "", memory: "", up: "", figures: totals as Figures }
+    const lines = all.map((node) => ({
+      id: node.id,
+      name: `${names.get(node.id)}${node.self ? ", this one" : ""}`,
+      state:
+        node.status !== "OK"
+          ? "shutting down"
+          : node.log.status === "ok"
+            ? "ok"
+            : `log degraded: ${node.log.reason ?? ""}`,
+      memory: node.memory_bytes === null ? "" : bytes(node.memory_bytes),
+      up: duration(Math.max(0, node.reported_at - node.startup_time)),
+      figures: node as Figures
+    }))
+    reconcile(
+      find("nodes"),
+      [sum, ...lines],
+      ({ id }) => id,
+      () =>
+        element(
+          "tr",
+          {},
+          ...[
+            "Node",
+            "State",
+            "Clients",
+            "Publishes / s",
+            "Deliveries / s",
+            "Sent / s",
+            "Waiting",
+            "Slow",
+            "Memory",
+            "Up"
+          ].map((label) => element("td", { "data-label": label }))
+        ),
+      (row, { figures: { connections_total, pending_bytes, rates, slow_clients }, memory, name, state, up }) =>
+        [
+          name,
+          state,
+          count(connections_total),
+          count(rates.publishes),
+          count(rates.deliveries),
+          bytes(rates.bytes),
+          pending_bytes === 0 ? "" : bytes(pending_bytes),
+          slow_clients === 0 ? "" : count(slow_clients),
+          memory,
+          up
+        ].forEach((text, i) => setText(row.children[i]!, text))
+    )
+    // What is chosen stays while its node is there.
+    reconcile(
+      find("of"),
+      [
+        ["all", "all nodes"],
+        // By its id: on one port, another process may answer the next request.
+        ...all.map((node) => [node.id, node.self ? `this one, ${names.get(node.id)}` : names.get(node.id)!] as const)
+      ],
+      ([id]) => id,
+      ([id]) => element("option", { value: id }),
+      (option, [, name]) => setText(option, name)
+    )
+  }
+
   // Clients.
 
   let sort = "age"
@@ -292,37 +399,41 @@ export const app = (): void => {
     const query = new URLSearchParams({
       limit: String(shownClients),
       sort,
-      filter: find<HTMLInputElement>("filter").value
+      filter: find<HTMLInputElement>("filter").value,
+      node: several ? find<HTMLSelectElement>("of").value || "all" : "self"
     })
     try {
       const response = await fetch(`status.json?${query}`, { signal: mine.signal })
       if (response.ok) rows((await response.json()) as Connections)
+      else setText(find("clients-note"), ((await response.json()) as { readonly message: string }).message)
     } catch {
       // The badge tells that the server is away.
     }
     if (!mine.signal.aborted) timer = window.setTimeout(() => void clients(), 2000)
   }
 
-  const rows = ({ connections, connections_matching, connections_total, reported_at }: Connections) => {
+  const rows = ({ connections, connections_asked, connections_matching, nodes_missing, reported_at }: Connections) => {
     const hidden = connections.length < connections_matching ? `the first ${connections.length} of ` : ""
-    const all = connections_matching === connections_total ? "" : ` that match, of ${count(connections_total)}`
-    setText(find("clients-note"), `${hidden}${count(connections_matching)}${all}`)
+    const all = connections_matching === connections_asked ? "" : ` that match, of ${count(connections_asked)}`
+    const missing = nodes_missing.map((id) => names.get(id) ?? id).join(", ")
+    const silent = missing === "" ? "" : `; no answer from ${missing}`
+    setText(find("clients-note"), `${hidden}${count(connections_matching)}${all}${silent}`)
     reconcile(
       find("clients"),
       connections,
-      ({ id }) => String(id),
+      ({ id, node_id }) => `${node_id}/${id}`,
       (row) => {
         const button = element("button", { type: "button", class: "small danger" }, "disconnect")
         button.setAttribute("aria-label", `disconnect client ${row.id}`)
         button.addEventListener("click", () => ask(row))
-        const cells = ["ID", "Namespace", "Address", "User agent", "Connected", "Events", "Waiting"].map((label) =>
+        const cells = ["Client", "Namespace", "Address", "User agent", "Connected", "Events", "Waiting"].map((label) =>
           element("td", { "data-label": label })
         )
         return element("tr", {}, ...cells, element("td", {}, button))
       },
       (node, row) => {
         const texts = [
-          String(row.id),
+          several ? `${names.get(row.node_id) ?? row.node_id} / ${row.id}` : String(row.id),
           row.namespace,
           row.client_ip,
           row.user_agent,
@@ -335,23 +446,25 @@ export const app = (): void => {
     )
   }
 
-  let asked = 0
+  let asked: ConnectionRow | undefined
 
-  const ask = ({ client_ip, id, namespace }: ConnectionRow) => {
-    asked = id
+  const ask = (row: ConnectionRow) => {
+    asked = row
+    const { client_ip, id, namespace, node_id } = row
+    const where = node_id === self ? "" : ` of ${names.get(node_id) ?? node_id}`
     setText(
       find("ask-text"),
-      `Disconnect client ${id} at ${client_ip}, which listens to ${namespace}? A browser comes back by itself.`
+      `Disconnect client ${id}${where} at ${client_ip}, which listens to ${namespace}? A browser comes back by itself.`
     )
     const dialog = find<HTMLDialogElement>("ask")
     dialog.returnValue = ""
     dialog.showModal()
   }
 
-  const disconnect = async (id: number) => {
+  const disconnect = async ({ id, node_id }: ConnectionRow) => {
     const said = (text: string) => setText(find("said"), `client ${id}${text}`)
     try {
-      const response = await fetch(`clients/${id}`, { method: "DELETE" })
+      const response = await fetch(`nodes/${node_id}/clients/${id}`, { method: "DELETE" })
       if (response.ok) said(" was disconnected")
       else said(`: ${((await response.json()) as { readonly message: string }).message}`)
       void clients()
@@ -361,13 +474,14 @@ export const app = (): void => {
   }
 
   find<HTMLDialogElement>("ask").addEventListener("close", ({ target }) => {
-    if ((target as HTMLDialogElement).returnValue === "yes") void disconnect(asked)
+    if ((target as HTMLDialogElement).returnValue === "yes" && asked !== undefined) void disconnect(asked)
   })
 
   find("filter").addEventListener("input", () => {
     clearTimeout(timer)
     timer = window.setTimeout(() => void clients(), 200)
   })
+  find("of").addEventListener("change", () => void clients())
   find<HTMLSelectElement>("sort").addEventListener("change", (event) => {
     sort = (event.target as HTMLSelectElement).value
     void clients()
@@ -499,6 +613,7 @@ export const app = (): void => {
       ])
       samples = samples.filter(([at]) => at! > summary.reported_at_ms - spanMillis)
       draw()
+      nodes(summary)
       tree(summary)
       ends(summary)
     })

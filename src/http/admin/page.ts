@@ -23,7 +23,14 @@ export const page = (nonce: string): string => `<!doctype html>
   <p><span id="badge" class="lost" role="status">connecting</span></p>
 </header>
 <main>
-  <section id="cards" aria-label="Totals, with the last ten minutes"></section>
+  <section class="wide" id="nodes-section" hidden>
+    <h2>Nodes <small id="nodes-note" role="status"></small></h2>
+    <table>
+      <thead><tr><th>Node<th>State<th>Clients<th>Publishes / s<th>Deliveries / s<th>Sent / s<th>Waiting<th>Slow<th>Memory<th>Up</tr></thead>
+      <tbody id="nodes"></tbody>
+    </table>
+  </section>
+  <section id="cards" aria-label="Totals of this node, with the last ten minutes"></section>
   <section>
     <h2>Namespaces <small id="tree-note"></small></h2>
     <ul id="tree"></ul>
@@ -41,6 +48,7 @@ export const page = (nonce: string): string => `<!doctype html>
   <section class="wide">
     <h2>Clients <small id="clients-note"></small></h2>
     <div class="tools">
+      <label id="of-label" hidden>Node <select id="of"></select></label>
       <label>Filter <input id="filter" type="search" placeholder="address, user agent, path" autocomplete="off"></label>
       <label>Sort <select id="sort">
         <option value="age">oldest first</option>
@@ -50,7 +58,7 @@ export const page = (nonce: string): string => `<!doctype html>
       <span id="said" role="status"></span>
     </div>
     <table>
-      <thead><tr><th>ID<th>Namespace<th>Address<th>User agent<th>Connected<th>Events<th>Waiting<th><span class="away">Action</span></tr></thead>
+      <thead><tr><th>Client<th>Namespace<th>Address<th>User agent<th>Connected<th>Events<th>Waiting<th><span class="away">Action</span></tr></thead>
       <tbody id="clients"></tbody>
     </table>
   </section>
@@ -103,6 +111,8 @@ button.small { padding: 0 .5rem; font-size: .85rem }
 .danger { color: var(--bad) }
 :focus-visible { outline: 2px solid var(--accent); outline-offset: 2px }
 ul, ol { list-style: none; margin: 0; padding: 0 }
+[hidden] { display: none !important }
+#nodes tr:first-child td, #nodes td:first-child { font-weight: 600 }
 #tree { max-height: 24rem; overflow: auto }
 #tree ul { padding-left: 1.1rem; border-left: 1px solid var(--line); margin-left: .35rem }
 #tree summary { display: flex; gap: .6rem; align-items: baseline; padding: .15rem 0; cursor: pointer }

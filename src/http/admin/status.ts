@@ -5,20 +5,28 @@
  */
 import * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
+import type { Health } from "../../EventLog.js"
 import type { ClientStatus } from "../../HubClient.js"
 import type { Sample } from "../../HubStatus.js"
+import { rates } from "../../internal/activity.js"
 import { turn } from "../../internal/eventLoop.js"
+import { json } from "../../internal/json.js"
+import { defaultLimit } from "../../internal/selection.js"
 import { version } from "../../internal/version.js"
 import * as NamespacePattern from "../../NamespacePattern.js"
-import type * as Schemas from "../schemas.js"
+import * as Nodes from "../../Nodes.js"
+import type { NodeUnreachable, UnknownNode } from "../../SseError.js"
 import type { SseHub } from "../../SseHub.js"
+import type * as Schemas from "../schemas.js"
 
 type Hub = SseHub["Type"]
 
 /** Which connections are shown. */
 export interface Query {
+  /** Of this node, of all, or of the one with this id. */
+  readonly node: "self" | "all" | (string & {})
   readonly limit: number
-  /** Only those that connected behind the one with this id. Only with `sort` by age. */
+  /** Only those that connected behind the one with this id. Only with `sort` by age, and of one node. */
   readonly after: number
   /** Only those that listen to it or below it, and only the namespaces from it down. */
   readonly namespace: NamespacePattern.NamespacePattern
@@ -28,15 +36,16 @@ export interface Query {
 }
 
 /** By age as the Go server does, or the largest first. */
-export type Sort = "age" | "msgs_sent" | "pending_bytes"
+export const sorts = { age: "age", msgs_sent: "events", pending_bytes: "pendingBytes" } as const
+export type Sort = keyof typeof sorts
 
-export const defaultLimit = 1000
+export { defaultLimit }
 export const maxLimit = 10_000
 
 /** Namespaces that are shown: the most listened to, then the most published to. */
 const shownNamespaces = 500
 
-/** Rows made or written before the event loop gets its turn. */
+/** Rows written before the event loop gets its turn. */
 const slice = 1000
 
 const seconds = (millis: number) => Math.floor(millis / 1000)
@@ -53,6 +62,7 @@ export const summary = (
     const { recentEnds, samples } = yield* hub.activity
     const used = (yield* hub.namespaces).filter(({ namespace }) => NamespacePattern.covers(below, namespace))
     const last = samples.at(-1)
+    const all = yield* hub.nodes.status
     return {
       // The Go server's.
       node,
@@ -81,7 +91,7 @@ export const summary = (
       slow_clients: last?.slowClients ?? 0,
       pending_bytes: last?.pendingBytes ?? 0,
       history_events: last?.historyEvents ?? 0,
-      log: status.log.status === "ok" ? status.log : { ...status.log, since: seconds(status.log.since) },
+      log: logOf(status.log),
       memory_bytes: last?.memoryBytes ?? null,
       event_loop_delay_ms: last?.eventLoopDelay ?? null,
       namespaces_total: used.length,
@@ -93,19 +103,52 @@ export const summary = (
           subscribers,
           publishes: events,
           last_event_at: lastEventAt === undefined ? null : seconds(lastEventAt)
-        }))
+        })),
+      node_id: all.self.id,
+      totals: totalsOf(Nodes.totals(all)),
+      nodes: [{ ...all.self, name: all.self.name || node }, ...all.others].map((one) =>
+        nodeOf(one, one.id === all.self.id)
+      ),
+      other_nodes:
+        all.problem === undefined
+          ? { status: "known" }
+          : { status: "unknown", reason: all.problem.reason, since: seconds(all.problem.since) }
     }
   })
 
-/** A second's share over the last ten seconds, or over as many as there were. */
-export const rates = (samples: ReadonlyArray<Sample>) => {
-  const last = samples.at(-1)
-  const first = samples.at(-11) ?? samples[0]
-  const over = last === undefined || first === undefined ? 0 : (last.at - first.at) / 1000
-  const rate = (of: "published" | "deliveries" | "bytes") =>
-    over === 0 ? 0 : Math.round(((last![of] - first![of]) / over) * 10) / 10
-  return { publishes: rate("published"), deliveries: rate("deliveries"), bytes: rate("bytes") }
-}
+const logOf = (log: Health) => (log.status === "ok" ? log : { ...log, since: seconds(log.since) })
+
+const totalsOf = (totals: Nodes.Totals): (typeof Schemas.Summary.Encoded)["totals"] => ({
+  nodes: totals.nodes,
+  msgs_broadcast: totals.published,
+  connections_total: totals.clients,
+  deliveries_total: totals.deliveries,
+  bytes_total: totals.bytes,
+  rates: totals.rates,
+  disconnects: totals.ended,
+  slow_clients: totals.slowClients,
+  pending_bytes: totals.pendingBytes
+})
+
+const nodeOf = (node: Nodes.NodeStatus, self: boolean): typeof Schemas.Node.Encoded => ({
+  id: node.id,
+  node: node.name,
+  self,
+  pid: node.pid ?? null,
+  status: node.open ? "OK" : "DRAINING",
+  reported_at: seconds(node.reportedAt),
+  startup_time: seconds(node.startedAt),
+  version: node.version,
+  msgs_broadcast: node.published,
+  connections_total: node.clients,
+  deliveries_total: node.deliveries,
+  bytes_total: node.bytes,
+  rates: node.rates,
+  slow_clients: node.slowClients,
+  pending_bytes: node.pendingBytes,
+  memory_bytes: node.memoryBytes ?? null,
+  log: logOf(node.log)
+})
 
 /** The samples as columns, for the page. */
 export const history = (samples: ReadonlyArray<Sample>) =>
@@ -125,46 +168,37 @@ export const history = (samples: ReadonlyArray<Sample>) =>
  * The whole document as JSON. With ten thousand connections it is some megabytes: rows are made and written in slices, and
  * the event loop gets its turn between them.
  */
-export const document = (hub: Hub, node: string, query: Query): Effect.Effect<string> =>
+export const document = (
+  hub: Hub,
+  node: string,
+  { after, filter, limit, namespace, node: asked, sort }: Query
+): Effect.Effect<string, UnknownNode | NodeUnreachable> =>
   Effect.gen(function* () {
-    const head = yield* summary(hub, node, query.namespace)
-    const matching = yield* select(yield* hub.clients, query)
-    const behind = query.after === 0 ? matching : matching.filter(({ id }) => id > query.after)
-    const shown = behind.slice(0, query.limit)
+    const head = yield* summary(hub, node, namespace)
+    const of = asked === "self" ? { node: hub.nodes.id } : asked === "all" ? {} : { node: asked }
+    const page = yield* hub.nodes.clients({ ...of, after, filter, limit, namespace, sort: sorts[sort] })
     const rows: Array<string> = []
-    for (let i = 0; i < shown.length; i += slice) {
-      rows.push(...shown.slice(i, i + slice).map((client) => JSON.stringify(connection(client))))
+    for (let i = 0; i < page.clients.length; i += slice) {
+      rows.push(...page.clients.slice(i, i + slice).map((one) => JSON.stringify(connection(one))))
       yield* turn
     }
-    const next = query.sort === "age" && behind.length > shown.length ? (shown.at(-1)?.id ?? null) : null
-    const page = JSON.stringify({ ...head, connections_matching: matching.length, next })
-    return `${page.slice(0, -1)},"connections":[${rows.join(",")}]}`
+    const text = JSON.stringify({
+      ...head,
+      connections_asked: page.total,
+      connections_matching: page.matching,
+      nodes_missing: page.missing,
+      next: page.next ?? null
+    })
+    return `${text.slice(0, -1)},"connections":[${rows.join(",")}]}`
   })
 
-const select = (clients: ReadonlyArray<ClientStatus>, query: Query): Effect.Effect<Array<ClientStatus>> =>
-  Effect.gen(function* () {
-    const text = query.filter.toLowerCase()
-    const matches = (client: ClientStatus) =>
-      client.namespaces.some((one) => NamespacePattern.covers(query.namespace, one)) &&
-      (text === "" ||
-        [
-          client.address,
-          client.userAgent,
-          client.requestPath,
-          client.principal ?? "",
-          client.metadata === undefined ? "" : json(client.metadata)
-        ].some((value) => value.toLowerCase().includes(text)))
-    const found: Array<ClientStatus> = []
-    for (let i = 0; i < clients.length; i += slice) {
-      found.push(...clients.slice(i, i + slice).filter(matches))
-      yield* turn
-    }
-    if (query.sort === "msgs_sent") return found.sort((a, b) => b.events - a.events)
-    if (query.sort === "pending_bytes") return found.sort((a, b) => b.pendingBytes - a.pendingBytes)
-    return found
-  })
-
-const connection = (client: ClientStatus): typeof Schemas.Connection.Encoded => ({
+const connection = ({
+  client,
+  node
+}: {
+  readonly client: ClientStatus
+  readonly node: string
+}): typeof Schemas.Connection.Encoded => ({
   // The Go server's.
   request_path: client.requestPath,
   namespace: client.namespaces.join(" "),
@@ -174,17 +208,9 @@ const connection = (client: ClientStatus): typeof Schemas.Connection.Encoded => 
   msgs_sent: client.events,
   // Ours.
   id: client.id,
+  node_id: node,
   bytes_sent: client.bytes,
   pending_bytes: client.pendingBytes,
   ...(client.principal === undefined ? {} : { principal: client.principal }),
   ...(client.metadata === undefined ? {} : { metadata: JSON.parse(json(client.metadata)) as unknown })
 })
-
-/** An app may say anything of a client; what JSON cannot carry is shown as text. */
-const json = (value: unknown): string => {
-  try {
-    return JSON.stringify(value) ?? "null"
-  } catch {
-    return '"(not JSON)"'
-  }
-}

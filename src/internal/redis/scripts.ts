@@ -34,7 +34,7 @@ export const keysOf = (prefix: string, writer: string): Keys => ({
 
 type Argument = string | number
 
-const script = (lua: string) => {
+export const script = (lua: string) => {
   const sha = createHash("sha1").update(lua).digest("hex")
   return (redis: Redis, keys: ReadonlyArray<string>, args: ReadonlyArray<Argument>): Promise<unknown> => {
     const rest = [keys.length, ...keys, ...args]
@@ -48,7 +48,7 @@ const script = (lua: string) => {
   }
 }
 
-const common = `
+export const common = `
 local function text(number) return string.format('%.0f', number) end
 local function split(id) local n, ms = string.match(id, '^(%d+)-(%d+)$') return tonumber(n), tonumber(ms) end
 local function now() local t = redis.call('TIME') return tonumber(t[1]) * 1000 + math.floor(tonumber(t[2]) / 1000) end

@@ -1,6 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import type { HubStatus } from "effect-sse"
-import { rates } from "../../../src/http/admin/status.js"
+import { rates } from "../../src/internal/activity.js"
 
 const sample = (at: number, count: number): HubStatus.Sample => ({
   at,
