@@ -20,7 +20,7 @@ import * as Life from "../internal/redis/life.js"
 import * as Link from "../internal/redis/link.js"
 import * as Scripts from "../internal/redis/scripts.js"
 import * as Shard from "../internal/redis/shard.js"
-import * as Shards from "../internal/shards.js"
+import * as Shards from "../internal/shards/shards.js"
 import * as Pattern from "../NamespacePattern.js"
 import type { EventLogError } from "../SseError.js"
 

@@ -1,6 +1,6 @@
 /** A channel between two threads, as that between two processes. */
 import type { MessagePort } from "node:worker_threads"
-import type { Channel } from "../../src/internal/remoteLog.js"
+import type { Channel } from "../../src/internal/remote/log.js"
 
 export const channelOf = <M>(port: MessagePort): Channel<M> => ({
   send: (message) => port.postMessage(message),

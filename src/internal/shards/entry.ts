@@ -3,7 +3,7 @@
  *
  * @internal
  */
-import type { LogEntry } from "../EventLog.js"
+import type { LogEntry } from "../../EventLog.js"
 import * as Sharding from "./sharding.js"
 
 /** What stands before and behind the position of one shard in a position of several. */

@@ -4,10 +4,10 @@
  * @internal
  */
 import * as Effect from "effect/Effect"
-import type { Gap, History, Page, Start } from "../EventLog.js"
-import type { NamespacePattern } from "../NamespacePattern.js"
-import type { EventLogError } from "../SseError.js"
-import { Others, ShardEntry } from "./shardEntry.js"
+import type { Gap, History, Page, Start } from "../../EventLog.js"
+import type { NamespacePattern } from "../../NamespacePattern.js"
+import type { EventLogError } from "../../SseError.js"
+import { Others, ShardEntry } from "./entry.js"
 import * as Sharding from "./sharding.js"
 
 /** Events, from the last one back, that are looked for in each of several shards. */

@@ -1,6 +1,6 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Effect, Exit, Scope, TestClock } from "effect"
-import * as Lingering from "../../src/internal/lingering.js"
+import * as Lingering from "../../../src/internal/shards/lingering.js"
 
 const setup = (lingerMillis = 1000) =>
   Effect.gen(function* () {

@@ -3,9 +3,9 @@
  *
  * @internal
  */
-import type { Namespace } from "../Namespace.js"
-import * as Ns from "../Namespace.js"
-import type { NamespacePattern } from "../NamespacePattern.js"
+import type { Namespace } from "../../Namespace.js"
+import * as Ns from "../../Namespace.js"
+import type { NamespacePattern } from "../../NamespacePattern.js"
 
 export interface Sharding {
   /** Shards there are. */

@@ -4,9 +4,9 @@
  * @internal
  */
 import * as Duration from "effect/Duration"
-import type { Gap, HistoryBounds, HistoryOptions, Page, Start } from "../EventLog.js"
-import type { Namespace } from "../Namespace.js"
-import * as Pattern from "../NamespacePattern.js"
+import type { Gap, HistoryBounds, HistoryOptions, Page, Start } from "../../EventLog.js"
+import type { Namespace } from "../../Namespace.js"
+import * as Pattern from "../../NamespacePattern.js"
 import { OwnIds } from "./ownIds.js"
 import { type Bounds, type MemoryEntry, positionOf, Shelf } from "./shelf.js"
 

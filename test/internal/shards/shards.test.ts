@@ -2,10 +2,10 @@
 import { assert, describe, it } from "@effect/vitest"
 import { EventLog, type HubClient, Namespace, NamespacePattern, SseError, SseHub } from "effect-sse"
 import { Effect, FastCheck as fc, Fiber, Stream, TestClock } from "effect"
-import { pause, turn } from "../../src/internal/eventLoop.js"
-import * as Sharding from "../../src/internal/sharding.js"
-import * as Shards from "../../src/internal/shards.js"
-import { blocksOf, RecordedConnection } from "../support/recorded.js"
+import { pause, turn } from "../../../src/internal/eventLoop.js"
+import * as Sharding from "../../../src/internal/shards/sharding.js"
+import * as Shards from "../../../src/internal/shards/shards.js"
+import { blocksOf, RecordedConnection } from "../../support/recorded.js"
 
 type Log = EventLog.EventLog["Type"]
 type Logs = readonly [Log, ...ReadonlyArray<Log>]

@@ -3,8 +3,8 @@ import { assert, it } from "@effect/vitest"
 import { Idempotency, Namespace, Tickets } from "effect-sse"
 import { Effect, Exit, Option, Scope } from "effect"
 import { MessageChannel } from "node:worker_threads"
-import * as RemoteStores from "../../src/internal/remoteStores.js"
-import { channelOf } from "../support/channel.js"
+import * as RemoteStores from "../../../src/internal/remote/stores.js"
+import { channelOf } from "../../support/channel.js"
 
 it.scopedLive("processes share tickets and keys; what one worked on that is gone may be tried again", () =>
   Effect.gen(function* () {

@@ -10,12 +10,12 @@
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import type * as Scope from "effect/Scope"
-import { EventLog, type Tail, type TailGap } from "../EventLog.js"
-import type { NamespacePattern } from "../NamespacePattern.js"
-import { EventLogError } from "../SseError.js"
+import { EventLog, type Tail, type TailGap } from "../../EventLog.js"
+import type { NamespacePattern } from "../../NamespacePattern.js"
+import { EventLogError } from "../../SseError.js"
 import * as Lingering from "./lingering.js"
-import { Others, ShardEntry } from "./shardEntry.js"
-import * as ShardHistory from "./shardHistory.js"
+import { Others, ShardEntry } from "./entry.js"
+import * as ShardHistory from "./history.js"
 import * as Sharding from "./sharding.js"
 
 type Log = EventLog["Type"]

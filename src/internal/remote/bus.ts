@@ -9,8 +9,8 @@ import * as ExecutionStrategy from "effect/ExecutionStrategy"
 import * as Exit from "effect/Exit"
 import * as Queue from "effect/Queue"
 import * as Scope from "effect/Scope"
-import type { Bus, Member, NodeSettings, Revocation } from "../NodeBus.js"
-import type { Channel } from "./remoteLog.js"
+import type { Bus, Member, NodeSettings, Revocation } from "../../NodeBus.js"
+import type { Channel } from "./log.js"
 
 type Request =
   | { readonly _tag: "Join" | "Leave" | "Reports" }

@@ -4,7 +4,7 @@
  *
  * @internal
  */
-import type { Namespace } from "../Namespace.js"
+import type { Namespace } from "../../Namespace.js"
 import type { MemoryEntry } from "./shelf.js"
 
 /** Ids of events that are kept no more and are known still: whoever was at one may have missed nothing since. */

@@ -1,7 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
 import { Namespace, NamespacePattern } from "effect-sse"
 import { FastCheck as fc } from "effect"
-import * as Sharding from "../../src/internal/sharding.js"
+import * as Sharding from "../../../src/internal/shards/sharding.js"
 
 const sharding = fc.record({ count: fc.integer({ min: 1, max: 64 }), depth: fc.integer({ min: 1, max: 3 }) })
 const segments = (...more: ReadonlyArray<string>) =>

@@ -6,12 +6,12 @@
  *
  * @internal
  */
-import type { LogEntry } from "../EventLog.js"
-import type { Namespace } from "../Namespace.js"
-import * as Ns from "../Namespace.js"
-import * as Pattern from "../NamespacePattern.js"
-import type { SseEvent } from "../SseEvent.js"
-import { byteLength } from "./frame.js"
+import type { LogEntry } from "../../EventLog.js"
+import type { Namespace } from "../../Namespace.js"
+import * as Ns from "../../Namespace.js"
+import * as Pattern from "../../NamespacePattern.js"
+import type { SseEvent } from "../../SseEvent.js"
+import { byteLength } from "../frame.js"
 
 export const positionOf = (epoch: string, seq: number): string => epoch + "-" + seq.toString(36)
 

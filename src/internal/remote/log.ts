@@ -10,8 +10,8 @@ import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as Queue from "effect/Queue"
 import * as Scope from "effect/Scope"
-import { EventLog, type History, type LogEntry, type NewEntry, type Tail, type TailGap } from "../EventLog.js"
-import { EventLogError } from "../SseError.js"
+import { EventLog, type History, type LogEntry, type NewEntry, type Tail, type TailGap } from "../../EventLog.js"
+import { EventLogError } from "../../SseError.js"
 
 /** A way for messages that can be cloned. Who listens leaves alone what is not for it. */
 export interface Channel<M = Message> {

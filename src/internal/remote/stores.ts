@@ -9,10 +9,10 @@ import * as Either from "effect/Either"
 import * as Option from "effect/Option"
 import * as Queue from "effect/Queue"
 import type * as Scope from "effect/Scope"
-import type { Idempotency, Known } from "../Idempotency.js"
-import { Refused } from "../SseError.js"
-import type { Grant, Tickets } from "../Tickets.js"
-import type { Channel } from "./remoteLog.js"
+import type { Idempotency, Known } from "../../Idempotency.js"
+import { Refused } from "../../SseError.js"
+import type { Grant, Tickets } from "../../Tickets.js"
+import type { Channel } from "./log.js"
 
 /** Named as the options of the routes that take them. */
 export interface Stores {
