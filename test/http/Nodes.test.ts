@@ -181,7 +181,9 @@ describe("the admin API of several nodes", () => {
         const servers = yield* Effect.all([start, start, start], { concurrency: 3 })
         const [a, b, c] = servers
         const clients = yield* Effect.forEach(servers, ({ port }) =>
-          Effect.forEach([1, 2], () => connect(port, "/subscribe/x"))
+          Effect.forEach([1, 2], () =>
+            Effect.tap(connect(port, "/subscribe/x"), ({ until }) => until((body) => body.includes(":ok")))
+          )
         )
         for (const { port } of servers) {
           yield* request(port, "/publish/x", { method: "POST", headers: { Authorization: "Bearer secret" }, body: "1" })
