@@ -1,6 +1,7 @@
 import { assert, describe, it } from "@effect/vitest"
-import { EventLog, SseError, SseHub, SseTest } from "effect-sse"
+import { EventLog, SseHub, SseTest } from "effect-sse"
 import { Effect, Layer, Logger, TestClock } from "effect"
+import { failingLog } from "./support/failingLog.js"
 
 const publish = (namespace: string, count: number, size = 4) =>
   Effect.flatMap(SseHub.SseHub, (hub) =>
@@ -92,18 +93,7 @@ describe("SseHub with history", () => {
     }).pipe(
       Effect.provide(
         SseHub.layerWithLog(SseTest.defaults).pipe(
-          Layer.provide(
-            Layer.effect(
-              EventLog.EventLog,
-              Effect.map(EventLog.makeMemory(true), (log) => ({
-                ...log,
-                history: {
-                  ...log.history!,
-                  read: () => Effect.fail(new SseError.EventLogError({ operation: "since", reason: "down" }))
-                }
-              }))
-            )
-          ),
+          Layer.provide(failingLog("read")),
           Layer.provide(Logger.remove(Logger.defaultLogger))
         )
       )

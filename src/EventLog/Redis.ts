@@ -14,6 +14,7 @@ import type * as Redacted from "effect/Redacted"
 import type * as Scope from "effect/Scope"
 import type { RedisOptions } from "ioredis"
 import { EventLog } from "../EventLog.js"
+import { atLeast } from "../internal/atLeast.js"
 import { pause } from "../internal/eventLoop.js"
 import * as Connections from "../internal/redis/connections.js"
 import * as Life from "../internal/redis/life.js"
@@ -199,11 +200,6 @@ const maxDepth = 8
 const maxRecentLength = 8 * 1024 * 1024
 
 const unique = Effect.map(Effect.clock, (clock) => clock.unsafeCurrentTimeMillis().toString(36))
-
-const atLeast = (name: string, min: number, value: number): number => {
-  if (!(value >= min)) throw new Error(`${name} is ${value}; it must be at least ${min}`)
-  return value
-}
 
 const whole = (name: string, max: number, value: number): number => {
   if (!(Number.isInteger(value) && value >= 1 && value <= max)) {

@@ -1,6 +1,6 @@
 import { FetchHttpClient, HttpApp, HttpServer } from "@effect/platform"
 import { assert, describe, it } from "@effect/vitest"
-import { EventLog, Namespace, type SseConfig, SseChannel, SseClient, SseError, SseHub, SseRoutes } from "effect-sse"
+import { EventLog, Namespace, type SseConfig, SseChannel, SseClient, SseHub, SseRoutes } from "effect-sse"
 import * as SseServer from "effect-sse/node/SseServer"
 import { Context, Effect, Exit, Fiber, Layer, Logger, Schema, Scope, Stream } from "effect"
 import { EventSource } from "eventsource"
@@ -9,6 +9,7 @@ import * as Browser from "../support/chromium.js"
 import { node, root } from "../support/command.js"
 import { connect, request } from "../support/rawClient.js"
 import { eventually, port, serverLayer } from "../support/server.js"
+import { failingLog } from "../support/failingLog.js"
 
 const kept: SseConfig.HubOptions = { history: true }
 
@@ -187,24 +188,7 @@ describe("resume over HTTP", () => {
       )
       assert.strictEqual(response.status, 200)
       assert.match(yield* Effect.promise(() => response.text()), /^retry:\d+\n\n$/)
-    }).pipe(
-      Effect.provide(
-        SseHub.layerWithLog().pipe(
-          Layer.provide(
-            Layer.effect(
-              EventLog.EventLog,
-              Effect.map(EventLog.makeMemory(true), (log) => ({
-                ...log,
-                history: {
-                  ...log.history!,
-                  locate: () => Effect.fail(new SseError.EventLogError({ operation: "since", reason: "down" }))
-                }
-              }))
-            )
-          )
-        )
-      )
-    )
+    }).pipe(Effect.provide(SseHub.layerWithLog().pipe(Layer.provide(failingLog("locate")))))
   )
 })
 

@@ -7,6 +7,7 @@ import * as Duration from "effect/Duration"
 import type { Gap, HistoryBounds, HistoryOptions, Page, Start } from "../../EventLog.js"
 import type { Namespace } from "../../Namespace.js"
 import * as Pattern from "../../NamespacePattern.js"
+import { atLeast } from "../atLeast.js"
 import { OwnIds } from "./ownIds.js"
 import { type Bounds, type MemoryEntry, positionOf, Shelf } from "./shelf.js"
 
@@ -17,15 +18,10 @@ const pageSpan = 4096
 const maxRuled = 4096
 
 const boundsOf = (own: HistoryBounds, all: HistoryBounds): Bounds => ({
-  maxEvents: atLeastOne("maxEvents", own.maxEvents ?? all.maxEvents ?? 10_000),
-  maxBytes: atLeastOne("maxBytes", own.maxBytes ?? all.maxBytes ?? 16 * 1024 * 1024),
+  maxEvents: atLeast("history: maxEvents", 1, own.maxEvents ?? all.maxEvents ?? 10_000),
+  maxBytes: atLeast("history: maxBytes", 1, own.maxBytes ?? all.maxBytes ?? 16 * 1024 * 1024),
   maxAge: Duration.toMillis(own.maxAge ?? all.maxAge ?? Duration.infinity)
 })
-
-const atLeastOne = (name: string, value: number): number => {
-  if (!(value >= 1)) throw new Error(`history: ${name} is ${value}; it must be at least 1`)
-  return value
-}
 
 /** What a client listens to. */
 type Wanted = ReadonlyArray<Pattern.NamespacePattern>
