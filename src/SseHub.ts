@@ -153,8 +153,14 @@ export class SseHub extends Context.Tag("effect-sse/SseHub")<
   }
 >() {}
 
-/** Events encoded in one go before the event loop gets its turn. */
-const slice = 256
+/** Events encoded before the clock is looked at. */
+const slice = 16
+
+/**
+ * Real time, in ms, for which encoding holds the event loop. While a round is under way each turn of the loop takes as long
+ * as the round holds it, so a batch that is cut into many pieces comes late.
+ */
+const holdMillis = 4
 
 /**
  * Makes a hub on the given log, and on the `NodeBus` if there is one.
@@ -198,7 +204,14 @@ export const make = (options?: HubOptions): Effect.Effect<SseHub["Type"], never,
       },
       () => dispatcher.round()
     )
-    const dispatcher = yield* Dispatcher.make(registry, use, settings.maxPendingBytes, clients.relieve)
+    const dispatcher = yield* Dispatcher.make(
+      registry,
+      use,
+      settings.maxPendingBytes,
+      clients.relieve,
+      // Who resumes is given what was held for it event by event, and a log in shards has two texts of each.
+      () => streams.size > 0 || log.history !== undefined || shards !== undefined
+    )
     const beginning = yield* log.tail(dispatcher).pipe(Effect.orDie)
 
     const append = (entries: ReadonlyArray<EventLog.NewEntry>): Effect.Effect<ReadonlyArray<string>, PublishError> => {
@@ -220,7 +233,8 @@ export const make = (options?: HubOptions): Effect.Effect<SseHub["Type"], never,
         const entries: Array<EventLog.NewEntry> = []
         // A plain loop: as steps of a fiber it would cost as much as the encoding.
         const encodeSlice = (): Effect.Effect<ReadonlyArray<string>, PublishError> => {
-          for (let i = 0; i < slice; i++) {
+          const since = performance.now()
+          for (let i = 1; i % slice !== 0 || performance.now() - since < holdMillis; i++) {
             const next = iterator.next()
             if (next.done === true) return entries.length === 0 ? Effect.succeed([]) : append(entries)
             const entry = encode(next.value, entries.length)

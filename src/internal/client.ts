@@ -12,6 +12,7 @@ import { Batch } from "./batch.js"
 import { of as frameOf } from "./frame.js"
 import type { Group } from "./keepalives.js"
 import type { Subscriber } from "./registry.js"
+import * as Run from "./run.js"
 
 /** What does not change while it is connected. */
 export interface ClientInfo extends Omit<ClientStatus, "events" | "bytes" | "pendingBytes"> {
@@ -70,8 +71,8 @@ export class Client implements Subscriber {
   deliver(batch: Batch, now: number): void {
     if (this.ended !== undefined) return
     if (this.held !== undefined) return this.keep(batch)
-    this.events += batch.entries.length
-    this.totals.deliveries += batch.entries.length
+    this.events += batch.count
+    this.totals.deliveries += batch.count
     this.write(this.isWide ? batch.wide : batch.frame, now)
   }
 
@@ -90,7 +91,10 @@ export class Client implements Subscriber {
   release(now: number): void {
     const entries = this.held ?? []
     this.held = undefined
-    if (entries.length > 0) this.deliver(new Batch(this.heldFrom, entries), now)
+    if (entries.length === 0) return
+    const batch = new Batch(this.heldFrom)
+    for (const run of Run.split(entries, true)) batch.add(run)
+    this.deliver(batch, now)
   }
 
   /** Gives what is not live, while that is held. */

@@ -15,7 +15,7 @@ import * as PubSub from "effect/PubSub"
 import * as Queue from "effect/Queue"
 import * as Ref from "effect/Ref"
 import type * as Scope from "effect/Scope"
-import type { LogEntry, Tail, TailGap } from "../EventLog.js"
+import type { Tail, TailGap } from "../EventLog.js"
 import type { Namespace } from "../Namespace.js"
 import * as SseEvent from "../SseEvent.js"
 import * as SseMetrics from "../SseMetrics.js"
@@ -24,6 +24,7 @@ import { turn } from "./eventLoop.js"
 import { of as frameOf } from "./frame.js"
 import type { NamespaceUse, Use } from "./namespaces.js"
 import * as Registry from "./registry.js"
+import * as Run from "./run.js"
 
 /** Appends that are taken from the `PubSub` in one go. */
 const maxRoundAppends = 4096
@@ -33,6 +34,9 @@ const maxRoundAppends = 4096
  * drain between rounds. Larger writes cost less for each byte, up to here.
  */
 const maxRoundLength = 512 * 1024
+
+/** Characters after which a run is closed: rounds are made of whole runs. */
+const maxRunLength = 64 * 1024
 
 /**
  * Real time, in ms, for which a round holds the event loop before it gives it back. When it does, Node runs what each write
@@ -61,7 +65,9 @@ export const make = (
   registry: Ref.Ref<Registry.Registry>,
   use: NamespaceUse,
   maxPendingBytes: number,
-  relieve: () => void
+  relieve: () => void,
+  /** Whether anybody may want events one by one. */
+  keepsEntries: () => boolean
 ): Effect.Effect<Dispatcher, never, Scope.Scope> =>
   Effect.gen(function* () {
     // What is appended together travels together: a place in the PubSub for each event would be most of a publish's garbage.
@@ -70,6 +76,7 @@ export const make = (
     const waiting = yield* PubSub.subscribe(pubsub)
     const room = yield* Effect.makeLatch(true)
     const roundLength = Math.min(maxRoundLength, maxPendingBytes / 2)
+    const runLength = Math.min(maxRunLength, roundLength)
     let reached: { readonly position: string } | undefined
     let rounds = 0
     let offered = 0
@@ -78,21 +85,21 @@ export const make = (
     let moving = 0
     let flushes: Array<{ readonly at: number; readonly resume: () => void }> = []
 
-    const round = (entries: ReadonlyArray<LogEntry>): Effect.Effect<void> =>
+    const round = (runs: ReadonlyArray<Run.Run>): Effect.Effect<void> =>
       Effect.gen(function* () {
         const current = yield* Ref.get(registry)
         // In the same step: whoever is registered from here on gets what comes behind.
-        reached = entries[entries.length - 1]
+        reached = runs[runs.length - 1]!.last
         const number = ++rounds
         const now = yield* Clock.currentTimeMillis
         const batches = new Map<Registry.Subscription, Batch>()
-        // Events of one namespace often come in a row: for those the tree is walked once.
+        // Runs of one namespace often come in a row: for those the tree is walked once.
         let namespace: Namespace | undefined
         let matching: Array<Batch> = []
         let used: Use | undefined
-        for (const entry of entries) {
-          if (used === undefined || entry.namespace !== namespace) {
-            namespace = entry.namespace
+        for (const run of runs) {
+          if (used === undefined || run.last.namespace !== namespace) {
+            namespace = run.last.namespace
             used = use.of(namespace, now)
             matching = []
             Registry.forEachMatch(current, namespace, (subscription) => {
@@ -101,8 +108,8 @@ export const make = (
               matching.push(batch)
             })
           }
-          used.events++
-          for (const batch of matching) batch.entries.push(entry)
+          used.events += run.count
+          for (const batch of matching) batch.add(run)
         }
         // Real time on purpose: this bounds how long the event loop is held.
         let total = 0
@@ -165,16 +172,16 @@ export const make = (
       Effect.flatMap((taken) =>
         Effect.forEach(
           split(Chunk.toReadonlyArray(taken), roundLength),
-          ({ entries, mark, offeredAt }) =>
-            (mark === undefined ? round(entries) : "reason" in mark ? tellGap(mark) : move(mark)).pipe(
+          ({ events, mark, offeredAt, runs }) =>
+            (mark === undefined ? round(runs) : "reason" in mark ? tellGap(mark) : move(mark)).pipe(
               // Only a defect can get here. The round is lost to some, which is said; the next ones must go on.
               Effect.catchAllCause((cause) => Effect.logError("effect-sse: a fan-out round failed", cause)),
               Effect.zipRight(
                 Effect.sync(() => {
-                  settle(mark === undefined ? entries.length : 1)
+                  settle(mark === undefined ? events : 1)
                   relieve()
                   if (mark !== undefined) return
-                  SseMetrics.roundEvents.unsafeUpdate(entries.length, [])
+                  SseMetrics.roundEvents.unsafeUpdate(events, [])
                   const now = clock.unsafeCurrentTimeNanos()
                   for (const at of offeredAt) SseMetrics.publishToWrite.unsafeUpdate(Number(now - at) / 1e9, [])
                 })
@@ -203,7 +210,7 @@ export const make = (
       offer: (entries) => {
         offered += entries.length
         if (isFull()) room.unsafeClose()
-        pubsub.unsafeOffer({ entries, at: clock.unsafeCurrentTimeNanos() })
+        pubsub.unsafeOffer({ runs: Run.split(entries, keepsEntries(), runLength), at: clock.unsafeCurrentTimeNanos() })
       },
       gap: (gap) => {
         offered++
@@ -225,12 +232,13 @@ interface Moved {
   readonly position: string
 }
 
-/** Entries that were appended together, and when they came, in ns; or what tells that some are missing, or that shards are others. */
-type Appended = { readonly entries: ReadonlyArray<LogEntry>; readonly at: bigint } | TailGap | Moved
+/** What was appended together, and when it came, in ns; or what tells that some is missing, or that shards are others. */
+type Appended = { readonly runs: ReadonlyArray<Run.Run>; readonly at: bigint } | TailGap | Moved
 
 interface Round {
-  readonly entries: Array<LogEntry>
-  /** Instead of entries. */
+  readonly runs: Array<Run.Run>
+  events: number
+  /** Instead of events. */
   readonly mark?: TailGap | Moved
   /** When the appends that end in this round came. */
   readonly offeredAt: Array<bigint>
@@ -239,28 +247,28 @@ interface Round {
 /** Joins what was appended and cuts it into rounds. */
 const split = (appended: ReadonlyArray<Appended>, roundLength: number): ReadonlyArray<Round> => {
   const rounds: Array<Round> = []
-  let round: Round = { entries: [], offeredAt: [] }
+  const empty = (): Round => ({ runs: [], events: 0, offeredAt: [] })
+  let round = empty()
   let length = 0
+  const close = () => {
+    if (round.events > 0) rounds.push(round)
+    round = empty()
+    length = 0
+  }
   for (const one of appended) {
     if ("position" in one) {
-      if (round.entries.length > 0) rounds.push(round)
-      rounds.push({ entries: [], mark: one, offeredAt: [] })
-      round = { entries: [], offeredAt: [] }
-      length = 0
+      close()
+      rounds.push({ ...round, mark: one })
       continue
     }
-    const { at, entries } = one
-    for (const entry of entries) {
-      if (length > 0 && length + entry.text.length > roundLength) {
-        rounds.push(round)
-        round = { entries: [], offeredAt: [] }
-        length = 0
-      }
-      round.entries.push(entry)
-      length += entry.text.length
+    for (const run of one.runs) {
+      if (length + run.text.length > roundLength) close()
+      round.runs.push(run)
+      round.events += run.count
+      length += run.text.length
     }
-    round.offeredAt.push(at)
+    round.offeredAt.push(one.at)
   }
-  if (round.entries.length > 0) rounds.push(round)
+  close()
   return rounds
 }

@@ -32,13 +32,18 @@ const encoder = new TextEncoder()
 export const byteLength = (text: string): number => (onNode ? Buffer.byteLength(text) : encoder.encode(text).length)
 
 /**
+ * @internal
+ */
+export const joinText = (blocks: ReadonlyArray<string>): string => (blocks.length === 1 ? blocks[0]! : blocks.join(""))
+
+/**
  * A frame of blocks of text, in their order. They are joined as text and encoded in one go, which takes a fraction of the
  * time that an array of bytes for each event does.
  *
  * @internal
  */
 export const join = (blocks: ReadonlyArray<string>): Frame => {
-  const text = blocks.length === 1 ? blocks[0]! : blocks.join("")
+  const text = joinText(blocks)
   const size = byteLength(text)
   const head = size.toString(16) + "\r\n"
   const total = head.length + size + 2
