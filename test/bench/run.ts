@@ -67,14 +67,23 @@ const median = (numbers: ReadonlyArray<number>): number =>
 
 type Row = Record<string, number>
 
-const times = async (label: string, run: () => Promise<Row>): Promise<Row> => {
-  const rows: Array<Row> = []
+/** Medians of each. They take turns, so that a machine that becomes slower does so for all. */
+const compare = async (runs: Readonly<Record<string, () => Promise<Row>>>): Promise<Record<string, Row>> => {
+  const rows: Record<string, Array<Row>> = {}
   for (let i = 0; i < repeat; i++) {
-    const row = await run()
-    rows.push(row)
-    say(`  ${label}: ${JSON.stringify(row)}`)
+    for (const [label, run] of Object.entries(runs)) {
+      try {
+        const row = await run()
+        ;(rows[label] ??= []).push(row)
+        say(`  ${label}: ${JSON.stringify(row)}`)
+      } catch (error) {
+        say(`  ${label}: ${String(error)}`)
+      }
+    }
   }
-  return Object.fromEntries(Object.keys(rows[0]!).map((key) => [key, median(rows.map((row) => row[key]!))]))
+  const medians = (rows: ReadonlyArray<Row>): Row =>
+    Object.fromEntries(Object.keys(rows[0]!).map((key) => [key, median(rows.map((row) => row[key]!))]))
+  return Object.fromEntries(Object.entries(rows).map(([label, rows]) => [label, medians(rows)]))
 }
 
 const round = (value: number, places = 2): number => Number(value.toFixed(places))
@@ -130,7 +139,7 @@ const ceiling = async (server: Server, size: number): Promise<Row> => {
     if (row["kept"] === 1) good = row
     else bad = rate
     const floor = good?.["rate"]
-    rate = floor === undefined ? rate / 2 : bad === Infinity ? floor * 2 : Math.sqrt(floor * bad)
+    rate = floor === undefined ? rate / 2 : bad === Infinity ? floor * 4 : Math.sqrt(floor * bad)
     if (rate < 10) break
   }
   return { deliveries: good?.["deliveries"] ?? 0, p99: good?.["p99"] ?? 0, loadCpu: good?.["loadCpu"] ?? 0 }
@@ -262,17 +271,8 @@ const table = (title: string, rows: Readonly<Record<string, Row>>) => {
   process.stdout.write(out.join("\n") + "\n")
 }
 
-const each = async (run: (server: Server) => Promise<Row>, among = servers): Promise<Record<string, Row>> => {
-  const rows: Record<string, Row> = {}
-  for (const server of among) {
-    try {
-      rows[server.name] = await times(server.name, () => run(server))
-    } catch (error) {
-      say(`  ${server.name}: ${String(error)}`)
-    }
-  }
-  return rows
-}
+const each = (run: (server: Server) => Promise<Row>, among = servers): Promise<Record<string, Row>> =>
+  compare(Object.fromEntries(among.map((server) => [server.name, () => run(server)])))
 
 const full = async () => {
   const chosen = values.scenarios.split(",")
@@ -306,50 +306,50 @@ const full = async () => {
   )
   await scenario("c", "(c) 10,000 idle clients", () => each(idle))
   await scenario("d", "(d) 5 events/s to 10,000 clients, 5 s", () => each(crowd))
-  await scenario("e", "(e) 20,000 publishes/s to 100 namespaces, beside others that are listened to", async () => ({
-    "100 others": await times("100 others", () => namespaces(100)),
-    "9,900 others": await times("9,900 others", () => namespaces(9900)),
-    "100 others, wildcards": await times("100 others, wildcards", () => namespaces(100, true)),
-    "9,900 others, wildcards": await times("9,900 others, wildcards", () => namespaces(9900, true))
-  }))
-  await scenario("e", "(e) 20,000 publishes/s to random ones of 10,000 namespaces, a client each", async () => ({
-    "effect-sse": await times("10,000 namespaces", manyNamespaces)
-  }))
-  await scenario("f", "(f) 1,000 events/s of 1 KiB to 1,000 clients, all reading", () =>
-    each((server) => stalled(server, 0))
+  await scenario("e", "(e) 20,000 publishes/s to 100 namespaces, beside others that are listened to", () =>
+    compare({
+      "100 others": () => namespaces(100),
+      "9,900 others": () => namespaces(9900),
+      "100 others, wildcards": () => namespaces(100, true),
+      "9,900 others, wildcards": () => namespaces(9900, true)
+    })
   )
-  await scenario("f", "(f) the same, and 10 that do not read", () => each((server) => stalled(server, 10)))
+  await scenario("e", "(e) 20,000 publishes/s to random ones of 10,000 namespaces, a client each", () =>
+    compare({ "effect-sse": manyNamespaces })
+  )
+  await scenario("f", "(f) 1,000 events/s of 1 KiB to 1,000 clients, all reading, or 10 more that do not read", () =>
+    compare(
+      Object.fromEntries(
+        servers.flatMap((server) => [
+          [server.name, () => stalled(server, 0)],
+          [`${server.name}, 10 stalled`, () => stalled(server, 10)]
+        ])
+      )
+    )
+  )
   await scenario(
     "h",
     "(h) 20 events/s to 1,000 clients for 10 s, with history; 10,000 others come at once from 1,000 events back",
-    async () => ({
-      "nobody resumes": await times("nobody resumes", () => resumption(0)),
-      "10,000 resume": await times("10,000 resume", () => resumption(10_000))
-    })
+    () => compare({ "nobody resumes": () => resumption(0), "10,000 resume": () => resumption(10_000) })
   )
   if (has("redis-server")) {
     await scenario(
       "i",
       "(i) nodes on one Redis: batches of 1,000 events of 64 B on each, then 100 events/s in all",
-      async () => ({
-        "memory, 1 node": await times("memory", () => nodes(1, "memory")),
-        "Redis, 1 node": await withRedis((url) => times("1 node", () => nodes(1, url))),
-        "Redis, 2 nodes": await withRedis((url) => times("2 nodes", () => nodes(2, url))),
-        "Redis, 3 nodes": await withRedis((url) => times("3 nodes", () => nodes(3, url)))
-      })
+      () =>
+        compare({
+          "memory, 1 node": () => nodes(1, "memory"),
+          "Redis, 1 node": () => withRedis((url) => nodes(1, url)),
+          "Redis, 2 nodes": () => withRedis((url) => nodes(2, url)),
+          "Redis, 3 nodes": () => withRedis((url) => nodes(3, url))
+        })
     )
   }
-  await scenario("i", "(i) --workers: 1,000 clients, batches of 50 events of 64 B over HTTP", async () => ({
-    "1 worker": await times("1 worker", () => workers(1)),
-    "2 workers": await times("2 workers", () => workers(2))
-  }))
-  await scenario(
-    "o",
-    "(o) as (a) for 10 s, with the admin page open and the metrics scraped every second",
-    async () => ({
-      "nobody looks": await times("nobody looks", () => operated(false)),
-      "page and metrics": await times("page and metrics", () => operated(true))
-    })
+  await scenario("i", "(i) --workers: 1,000 clients, batches of 50 events of 64 B over HTTP", () =>
+    compare({ "1 worker": () => workers(1), "2 workers": () => workers(2) })
+  )
+  await scenario("o", "(o) as (a) for 10 s, with the admin page open and the metrics scraped every second", () =>
+    compare({ "nobody looks": () => operated(false), "page and metrics": () => operated(true) })
   )
   await scenario("g", "(g) one client, one event at a time", () => each(single))
   if (values.json) process.stdout.write(JSON.stringify({ conditions, results }) + "\n")
