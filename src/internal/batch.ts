@@ -13,6 +13,7 @@ export class Batch {
   /** How many entries. */
   count = 0
   private readonly runs: Array<Run> = []
+  private all: ReadonlyArray<LogEntry> | undefined
   private joined: Frame | undefined
   private joinedWide: Frame | undefined
   constructor(
@@ -27,7 +28,7 @@ export class Batch {
 
   /** Those that were wanted one by one when they came. */
   get entries(): ReadonlyArray<LogEntry> {
-    return this.runs.flatMap(({ entries }) => entries)
+    return (this.all ??= this.runs.flatMap(({ entries }) => entries))
   }
 
   get frame(): Frame {

@@ -258,7 +258,7 @@ const split = (appended: ReadonlyArray<Appended>, roundLength: number): Readonly
   for (const one of appended) {
     if ("position" in one) {
       close()
-      rounds.push({ ...round, mark: one })
+      rounds.push({ ...empty(), mark: one })
       continue
     }
     for (const run of one.runs) {
