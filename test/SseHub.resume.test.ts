@@ -52,6 +52,9 @@ describe("SseHub with history", () => {
     Effect.gen(function* () {
       const positions = yield* publish("/a", 1000, 1000)
       const client = yield* SseTest.connect("/a", { start: after(positions[0]!), reading: false })
+      const hub = yield* SseHub.SseHub
+      // It has been given a page.
+      while ((yield* hub.clients)[0]!.events === 0) yield* Effect.yieldNow()
       yield* publish("/b", 1500, 1000)
       yield* publish("/a", 10, 1000)
       yield* client.startReading
