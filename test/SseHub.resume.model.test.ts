@@ -310,7 +310,7 @@ const check = ({ from = 0, view, wants, ...viewer }: Viewer, published: Readonly
 
 describe("resume", () => {
   it.effect.prop("agrees with a model, in 1,000 random lives", [cases], ([one]) => run(one), {
-    timeout: 60_000,
+    timeout: 180_000,
     fastCheck: { numRuns: 1000 }
   })
 
