@@ -230,12 +230,13 @@ const serve = (withDemo: boolean) =>
           ? Redacted.value(token)
           : "$TOKEN"
     const tls = config.tls !== undefined
+    const tell = log === "json" ? started(shown, tls) : banner(shown, jwt !== undefined, withDemo, config.admin, tls)
     const main = Effect.zipRight(
-      (Workers.isWorker && !Workers.isFirst) || Workers.isReplacement
-        ? Effect.void
-        : log === "json"
-          ? started(shown, tls)
-          : banner(shown, jwt !== undefined, withDemo, config.admin, tls),
+      !Workers.isWorker
+        ? tell
+        : Workers.isFirst && !Workers.isReplacement
+          ? Effect.zipRight(Workers.allListen, tell)
+          : Effect.void,
       withDemo && (!Workers.isWorker || Workers.isFirst) ? demo : Effect.never
     ).pipe(Workers.isWorker ? Effect.raceFirst(Workers.stopped) : identity)
     yield* main.pipe(

@@ -31,6 +31,9 @@ const stopMessage = "effect-sse-stop"
 /** Tells a worker to do what it does at SIGHUP: the signal itself would end one that has just begun. */
 const renewMessage = "effect-sse-renew"
 
+/** Tells the first worker that all listen. */
+const begunMessage = "effect-sse-begun"
+
 /** The way from a worker to the process that started it. */
 const channel = <M>(): RemoteLog.Channel<M> => ({
   send: (message) => void process.send?.(message),
@@ -52,17 +55,21 @@ export const stores = RemoteStores.connect(channel())
 /** The way to the other workers, by that process. */
 export const bus = RemoteBus.connect(channel(), NodeBus.settings({}, `worker ${process.env["EFFECT_SSE_WORKER"]}`))
 
-// Listened for from the beginning: a worker may be told before it has begun.
-const stop = new Promise<void>((resolve) => {
-  if (!isWorker) return
-  process.on("message", (message) => {
-    if (message === stopMessage) resolve()
-    else if (message === renewMessage) process.emit("SIGHUP", "SIGHUP")
+const told = (what: string): Promise<void> =>
+  new Promise((resolve) => {
+    if (isWorker) process.on("message", (message) => message === what && resolve())
   })
-})
+
+// Listened for from the beginning: a worker may be told before it has begun.
+const stop = told(stopMessage)
+const begun = told(begunMessage)
+if (isWorker) process.on("message", (message) => message === renewMessage && process.emit("SIGHUP", "SIGHUP"))
 
 /** Waits until this worker is told to end. */
 export const stopped: Effect.Effect<void> = Effect.promise(() => stop)
+
+/** Waits until all workers listen; only the first one hears of it. */
+export const allListen: Effect.Effect<void> = Effect.promise(() => begun)
 
 /** Lets this worker end, which the channel would keep alive. */
 export const leave: Effect.Effect<void> = Effect.sync(() => {
@@ -105,6 +112,8 @@ export const run = (
         readonly needed: boolean
       }>()
       const workers = new Set<Worker>()
+      let first: Worker | undefined
+      let listening = 0
       // Of what each worker uses here: they need it until they have ended.
       const scopes = new Map<number, Scope.CloseableScope>()
       const close = (index: number) => Effect.suspend(() => Scope.close(scopes.get(index)!, Exit.void))
@@ -145,7 +154,11 @@ export const run = (
           workers.add(worker)
           // Once they have begun the settings are right; what is wrong with a later one may pass, and the others go on.
           let needed = !replaces
-          worker.once("listening", () => (needed = false))
+          first ??= worker
+          worker.once("listening", () => {
+            needed = false
+            if (!replaces && ++listening === count && first?.isConnected() === true) first.send(begunMessage, () => {})
+          })
           worker.on("error", () => {})
           worker.once("exit", (code: number | null) => {
             workers.delete(worker)
