@@ -8,7 +8,6 @@ import * as HttpLayerRouter from "@effect/platform/HttpLayerRouter"
 import * as HttpRouter from "@effect/platform/HttpRouter"
 import * as HttpServerRequest from "@effect/platform/HttpServerRequest"
 import type * as HttpServerResponse from "@effect/platform/HttpServerResponse"
-import * as Cause from "effect/Cause"
 import * as Context from "effect/Context"
 import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
@@ -228,16 +227,9 @@ const at = <R>(prefix: number, handle: Handle<R>): Handler<R> =>
     Pipelined.guard(responseOf(request)?.req.socket)
     return Effect.catchAllDefect(
       Effect.interruptible(Effect.suspend(() => handle(splitUrl(request.url)[0].slice(prefix), request))),
-      failed
+      Refusal.failed
     )
   })
-
-/** A defect, as in a hook of the app, ends the one request. It is told to the log, and to the client only that it is. */
-const failed = (defect: unknown): Effect.Effect<HttpServerResponse.HttpServerResponse> =>
-  Effect.as(
-    Effect.logError("effect-sse: a request failed", Cause.die(defect)),
-    Refusal.refuse(500, "InternalError", "this request failed; the server's log has the reason")
-  )
 
 /**
  * All routes as an `HttpRouter`, to be served, or mounted in a router of your own under any prefix.

@@ -15,6 +15,7 @@ import * as Effect from "effect/Effect"
 import { identity } from "effect/Function"
 import * as Layer from "effect/Layer"
 import * as Logger from "effect/Logger"
+import * as LogLevel from "effect/LogLevel"
 import * as Option from "effect/Option"
 import * as Redacted from "effect/Redacted"
 import { randomBytes } from "node:crypto"
@@ -134,7 +135,7 @@ const loggers = {
   text: Layer.empty,
   json: Logger.json,
   pretty: Logger.pretty,
-  none: Logger.remove(Logger.defaultLogger)
+  none: Logger.minimumLogLevel(LogLevel.None)
 }
 
 const readLog = Config.literal(

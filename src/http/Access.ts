@@ -143,7 +143,7 @@ const isLoopbackHost = (host: string): boolean =>
  * @internal
  */
 export const crossSite = (
-  request: HttpServerRequest.HttpServerRequest
+  request: Pick<HttpServerRequest.HttpServerRequest, "headers">
 ): HttpServerResponse.HttpServerResponse | undefined => {
   const site = request.headers["sec-fetch-site"]
   const origin = request.headers["origin"]

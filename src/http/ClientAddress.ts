@@ -37,13 +37,21 @@ export interface ClientAddressOptions {
 }
 
 /**
+ * What of a request tells its client's address.
+ *
+ * @since 0.1.0
+ * @category models
+ */
+export type Addressed = Pick<HttpServerRequest, "headers" | "remoteAddress">
+
+/**
  * Makes a function that tells the address of a request's client; `""` when the peer's is not known.
  *
  * @throws Error if a trusted proxy is neither an address nor a CIDR range, or the number is not a whole one from 0 on
  * @since 0.1.0
  * @category constructors
  */
-export const make = (options: ClientAddressOptions = {}): ((request: HttpServerRequest) => string) => {
+export const make = (options: ClientAddressOptions = {}): ((request: Addressed) => string) => {
   const resolve = resolver(options)
   return (request) => resolve(request).address
 }
@@ -55,7 +63,7 @@ export const make = (options: ClientAddressOptions = {}): ((request: HttpServerR
  */
 export const resolver = (
   options: ClientAddressOptions
-): ((request: HttpServerRequest) => { readonly address: string; readonly vouched: boolean }) => {
+): ((request: Addressed) => { readonly address: string; readonly vouched: boolean }) => {
   const header = options.header ?? "x-forwarded-for"
   const trusted = options.trustedProxies ?? 0
   if (typeof trusted === "number" && (!Number.isInteger(trusted) || trusted < 0)) {

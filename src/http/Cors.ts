@@ -34,18 +34,17 @@ export interface Cors {
   /** Whether some origins may do what others may not. */
   readonly listed: boolean
   /** The answer to a page whose origin is not listed; `undefined` for all other requests. */
-  readonly refusal: (request: HttpServerRequest.HttpServerRequest) => HttpServerResponse.HttpServerResponse | undefined
+  readonly refusal: (request: Asking) => HttpServerResponse.HttpServerResponse | undefined
   /** The answer to OPTIONS. */
-  readonly preflight: (
-    request: HttpServerRequest.HttpServerRequest,
-    allow: string
-  ) => HttpServerResponse.HttpServerResponse
+  readonly preflight: (request: Asking, allow: string) => HttpServerResponse.HttpServerResponse
   /** The answer with what the browser wants to see on it. */
   readonly onto: (
-    request: HttpServerRequest.HttpServerRequest,
+    request: Asking,
     response: HttpServerResponse.HttpServerResponse
   ) => HttpServerResponse.HttpServerResponse
 }
+
+type Asking = Pick<HttpServerRequest.HttpServerRequest, "headers">
 
 /** What a page may read of an answer's head, besides what it always may. */
 const exposed = "idempotency-replayed, retry-after, sse-keepalive, sse-reset"
@@ -76,11 +75,14 @@ export const make = (options: CorsOptions = {}): Cors => {
   // Also on what is answered to others: a cache must not give it to one of these.
   const none = { vary: "Origin" }
   const isAllowed = (origin: string | undefined): origin is string => origin !== undefined && allows(origin)
-  const headers = (request: HttpServerRequest.HttpServerRequest): Record<string, string> => {
+  const headers = (request: Asking): Record<string, string> => {
     if (!listed) return any
     const origin = request.headers["origin"]
     return isAllowed(origin) ? { ...none, "access-control-allow-origin": origin, ...shared } : none
   }
+  // Streams all have one head, and there may be thousands at once.
+  let last: HttpServerResponse.HttpServerResponse | undefined
+  let lastWith = HttpServerResponse.empty()
   return {
     listed,
     refusal: (request) =>
@@ -103,7 +105,14 @@ export const make = (options: CorsOptions = {}): Cors => {
         }
       })
     },
-    onto: (request, response) => HttpServerResponse.setHeaders(response, headers(request))
+    onto: (request, response) => {
+      if (listed) return HttpServerResponse.setHeaders(response, headers(request))
+      if (response !== last) {
+        last = response
+        lastWith = HttpServerResponse.setHeaders(response, any)
+      }
+      return lastWith
+    }
   }
 }
 

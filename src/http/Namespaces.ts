@@ -22,7 +22,7 @@ const maxBodyBytes = 64 * 1024
 export type Patterns = readonly [NamespacePattern.NamespacePattern, ...ReadonlyArray<NamespacePattern.NamespacePattern>]
 
 /** The paths in the query, decoded once as any value of a query is: what is left is read as a path is. */
-export const inQuery = (request: HttpServerRequest.HttpServerRequest): ReadonlyArray<string> => {
+export const inQuery = (request: Pick<HttpServerRequest.HttpServerRequest, "url">): ReadonlyArray<string> => {
   const query = splitUrl(request.url)[1]
   return query === "" ? [] : new URLSearchParams(query).getAll("ns")
 }

@@ -4,6 +4,8 @@
  * @internal
  */
 import * as HttpServerResponse from "@effect/platform/HttpServerResponse"
+import * as Cause from "effect/Cause"
+import * as Effect from "effect/Effect"
 import type {
   InvalidEvent,
   InvalidNamespace,
@@ -62,3 +64,10 @@ export const otherNode = (error: UnknownNode | NodeUnreachable): HttpServerRespo
     : error.kind === "no-connection"
       ? refuse(503, error._tag, error.message, { headers: { "retry-after": "5" } })
       : refuse(error.kind === "no-answer" ? 504 : 502, error._tag, error.message)
+
+/** A defect, as in a hook of the app, ends the one request. It is told to the log, and to the client only that it is. */
+export const failed = (defect: unknown): Effect.Effect<HttpServerResponse.HttpServerResponse> =>
+  Effect.as(
+    Effect.logError("effect-sse: a request failed", Cause.die(defect)),
+    refuse(500, "InternalError", "this request failed; the server's log has the reason")
+  )

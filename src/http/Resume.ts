@@ -21,7 +21,9 @@ const maxIdLength = 4096
  *
  * @returns a text says what is wrong with `since`
  */
-export const startOf = (request: HttpServerRequest.HttpServerRequest): Start | undefined | string => {
+export const startOf = (
+  request: Pick<HttpServerRequest.HttpServerRequest, "headers" | "originalUrl">
+): Start | undefined | string => {
   const header = request.headers["last-event-id"]
   if (header !== undefined && header !== "") return after(header)
   const search = splitUrl(request.originalUrl)[1]

@@ -25,7 +25,7 @@ import { startOf } from "./Resume.js"
 import { splitUrl } from "./url.js"
 
 export interface SubscribeOptions<R> {
-  readonly clientAddress: (request: HttpServerRequest.HttpServerRequest) => string
+  readonly clientAddress: (request: Request) => string
   /** `undefined`: everyone may. */
   readonly authorize: Authorize<R> | undefined
   readonly connection: "auto" | "portable"
@@ -46,22 +46,29 @@ const contentType = "text/event-stream"
 export const handle = <R>(path: string, options: SubscribeOptions<R>): Handler<R> =>
   Effect.contextWithEffect((context: Context.Context<Needs>): Handler<R> => {
     const request = Context.get(context, HttpServerRequest.HttpServerRequest)
-    const isRoot = path === "" || path === "/"
-    const named = isRoot ? Namespaces.inQuery(request) : [path, ...Namespaces.inQuery(request)]
+    const paths = named(path, request)
     switch (request.method) {
       case "GET":
       case "HEAD":
-        return listen(named.length === 0 ? ["/"] : named, options, context)
+        return listen(orRoot(paths), options, context)
       case "POST":
         if (!Namespaces.isJson(request)) return Effect.succeed(unsupported)
         return Effect.matchEffect(Namespaces.inBody(request), {
           onFailure: Effect.succeed,
-          onSuccess: (listed) => listen([...named, ...listed], options, context)
+          onSuccess: (listed) => listen([...paths, ...listed], options, context)
         })
       default:
         return Effect.succeed(Refusal.methodNotAllowed(allow))
     }
   })
+
+/** What is named in the URL. */
+const named = (path: string, request: Request): ReadonlyArray<string> => {
+  const inQuery = Namespaces.inQuery(request)
+  return path === "" || path === "/" ? inQuery : [path, ...inQuery]
+}
+
+const orRoot = (paths: ReadonlyArray<string>): ReadonlyArray<string> => (paths.length === 0 ? ["/"] : paths)
 
 const unsupported = Refusal.refuse(
   415,
@@ -76,18 +83,78 @@ const listen = <R>(
 ): Handler<R> => {
   const request = Context.get(context, HttpServerRequest.HttpServerRequest)
   const hub = Context.get(context, SseHub)
-  const parsed = Namespaces.parse(paths, hub)
-  if (Either.isLeft(parsed)) return Effect.succeed(parsed.left)
-  const namespaces = parsed.right
-  const start = hub.canResume ? startOf(request) : undefined
-  if (typeof start === "string") return Effect.succeed(Refusal.refuse(400, "BadRequest", start))
+  const wanted = read(paths, request, hub)
+  if (HttpServerResponse.isServerResponse(wanted)) return Effect.succeed(wanted)
   const { authorize } = options
-  if (authorize === undefined) return subscribe(namespaces, start, options, context, undefined)
-  return Effect.matchEffect(Access.check(authorize, request, namespaces, hub), {
+  if (authorize === undefined) return subscribe(wanted, options, context, undefined)
+  return Effect.matchEffect(Access.check(authorize, request, wanted.namespaces, hub), {
     onFailure: (refused) => refuse(refused, hub),
-    onSuccess: (principal) => subscribe(namespaces, start, options, context, principal)
+    onSuccess: (principal) => subscribe(wanted, options, context, principal)
   })
 }
+
+/** What is read of a request. */
+export type Request = Pick<
+  HttpServerRequest.HttpServerRequest,
+  "headers" | "method" | "originalUrl" | "remoteAddress" | "url"
+>
+
+/** What a request asks for. */
+export interface Wanted {
+  readonly namespaces: Namespaces.Patterns
+  readonly start: Start | undefined
+}
+
+/** What a GET asks for; a response says what is wrong. */
+export const readUrl = (
+  path: string,
+  request: Request,
+  hub: SseHub["Type"]
+): Wanted | HttpServerResponse.HttpServerResponse => read(orRoot(named(path, request)), request, hub)
+
+const read = (
+  paths: ReadonlyArray<string>,
+  request: Request,
+  hub: SseHub["Type"]
+): Wanted | HttpServerResponse.HttpServerResponse => {
+  const namespaces = Namespaces.parse(paths, hub)
+  if (Either.isLeft(namespaces)) return namespaces.left
+  const start = hub.canResume ? startOf(request) : undefined
+  if (typeof start === "string") return Refusal.refuse(400, "BadRequest", start)
+  return { namespaces: namespaces.right, start }
+}
+
+/** Connects it, and gives the answer: the head of the stream, at which the connection opens, or a refusal. */
+export const connect = (
+  wanted: Wanted,
+  request: Request,
+  connection: NodeConnection.NodeConnection,
+  options: Pick<SubscribeOptions<never>, "clientAddress">,
+  hub: SseHub["Type"],
+  principal?: Principal
+): Effect.Effect<HttpServerResponse.HttpServerResponse> =>
+  register(wanted, request, connection, options, hub, principal).pipe(
+    Effect.map(({ reset }) => withReset(headsOf(hub.keepaliveMillis).headOnly, reset)),
+    orRefuse(connection, hub)
+  )
+
+const register = (
+  { namespaces, start }: Wanted,
+  request: Request,
+  connection: Connection.Connection,
+  { clientAddress }: Pick<SubscribeOptions<never>, "clientAddress">,
+  hub: SseHub["Type"],
+  principal: Principal | undefined
+): ReturnType<SseHub["Type"]["connect"]> =>
+  hub.connect({
+    namespaces,
+    connection,
+    requestPath: splitUrl(request.originalUrl)[0],
+    address: clientAddress(request),
+    userAgent: request.headers["user-agent"],
+    principal,
+    start
+  })
 
 type Needs = SseHub | HttpServerRequest.HttpServerRequest | Scope.Scope
 
@@ -114,8 +181,7 @@ const headsOf = (keepaliveMillis: number | undefined) => {
 }
 
 const subscribe = (
-  namespaces: Namespaces.Patterns,
-  start: Start | undefined,
+  wanted: Wanted,
   options: Omit<SubscribeOptions<never>, "authorize">,
   context: Context.Context<Needs>,
   principal: Principal | undefined
@@ -125,26 +191,20 @@ const subscribe = (
   const { headOnly, headers } = headsOf(hub.keepaliveMillis)
   if (request.method === "HEAD") return Effect.succeed(headOnly)
   const connection = open(request, options.connection, hub)
-  const connected = hub.connect({
-    namespaces,
-    connection,
-    requestPath: splitUrl(request.originalUrl)[0],
-    address: options.clientAddress(request),
-    userAgent: request.headers["user-agent"],
-    principal,
-    start
-  })
-  return (
-    "stream" in connection
-      ? portable(connected, connection, Context.get(context, Scope.Scope), headers)
-      : Effect.map(connected, ({ reset }) => withReset(headOnly, reset))
-  ).pipe(
-    Effect.catchAll((error) => {
+  if (!("stream" in connection)) return connect(wanted, request, connection, options, hub, principal)
+  const registered = register(wanted, request, connection, options, hub, principal)
+  return portable(registered, connection, Context.get(context, Scope.Scope), headers).pipe(orRefuse(connection, hub))
+}
+
+const orRefuse =
+  (connection: { readonly close: () => void }, hub: SseHub["Type"]) =>
+  (
+    self: Effect.Effect<HttpServerResponse.HttpServerResponse, Failure>
+  ): Effect.Effect<HttpServerResponse.HttpServerResponse> =>
+    Effect.catchAll(self, (error) => {
       connection.close()
       return refuse(error, hub)
     })
-  )
-}
 
 type Failure = HubClosed | LimitReached | EventLogError | Refused | HttpServerResponse.HttpServerResponse
 

@@ -13,21 +13,30 @@ import type { Socket } from "node:net"
 
 /** What ends the responses that are kept back, by their connection. */
 const keptBack = new WeakMap<Socket, Set<() => void>>()
-const streams = new WeakSet<Socket>()
 const guarded = new WeakSet<object>()
 
 /** From the first request to the hub's routes on, a server's requests are looked at; all but those pipelined are passed over. */
 export const guard = (socket: Socket | undefined): void => {
   const server = socket !== undefined && "server" in socket ? socket.server : undefined
-  if (typeof server !== "object" || server === null || guarded.has(server) || !("prependListener" in server)) return
-  guarded.add(server)
-  // Before the platform's own listener, which begins the fiber.
-  ;(server as NodeJS.EventEmitter).prependListener("request", onRequest)
+  if (typeof server === "object" && server !== null && "prependListener" in server) {
+    guardServer(server as NodeJS.EventEmitter)
+  }
 }
 
-/** Says that a connection is a stream now. One that already has a further request on it is closed. */
-export const becomeStream = (socket: Socket): void => {
-  streams.add(socket)
+/** From now on. */
+export const guardServer = (server: NodeJS.EventEmitter): void => {
+  if (guarded.has(server)) return
+  guarded.add(server)
+  // Before the platform's own listener, which begins the fiber.
+  server.prependListener("request", onRequest)
+}
+
+/** What stands for the response on a connection that has become a stream has this. */
+export const isStream: unique symbol = Symbol("effect-sse/pipelined/isStream")
+
+/** Makes a stream of a connection. One that already has a further request on it is closed. */
+export const becomeStream = (socket: Socket, occupant: { readonly [isStream]: true }): void => {
+  Object.assign(socket, { _httpMessage: occupant })
   if ((keptBack.get(socket)?.size ?? 0) > 0) socket.destroy()
 }
 
@@ -52,5 +61,6 @@ const onRequest = (request: IncomingMessage, response: ServerResponse): void => 
   }
   all.add(end)
   response.once("close", () => all.delete(end))
-  if (streams.has(socket)) socket.destroy()
+  const { _httpMessage: ahead } = socket as { readonly _httpMessage?: object }
+  if (ahead !== undefined && isStream in ahead) socket.destroy()
 }

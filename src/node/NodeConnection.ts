@@ -185,13 +185,14 @@ class TakenOver implements NodeConnection {
     response.removeAllListeners("finish")
     response.end()
     detachParser(socket)
-    Object.assign(socket, { _httpMessage: new Occupant(() => this.listener?.("shutdown")) })
+    // Of a request that offered an upgrade, Node no longer sees that the client ends the connection.
+    socket.allowHalfOpen = false
     socket.once("close", () => this.closed(reasonOf(socket)))
     for (const frame of early) this.send(frame)
     if (this.state === "ending") this.finish(socket)
     else this.state = "open"
     socket.uncork()
-    Pipelined.becomeStream(socket)
+    Pipelined.becomeStream(socket, new Occupant(() => this.listener?.("shutdown")))
   }
 
   private send(frame: Frame): number {
@@ -219,24 +220,19 @@ class TakenOver implements NodeConnection {
  * Takes Node's HTTP parser off a socket. It would read a further request on the connection, and answer it, or an error, in
  * the middle of the stream. Input is read, so that the client's end is seen, and dropped; "close" follows every error.
  *
- * What is kept is put back on an emptied list: to remove single listeners makes the list a slow one, at 800 bytes for each
- * connection.
+ * Something else listens in their place: a list from which a name goes becomes a slow one, at 800 bytes for each connection.
  */
 const detachParser = (socket: Net.Socket): void => {
-  const kept = socket
-    .eventNames()
-    .filter((name) => !ofParser.has(name))
-    .map((name) => [name, socket.rawListeners(name)] as const)
-  socket.removeAllListeners()
-  for (const [name, listeners] of kept) {
-    for (const listener of listeners) socket.on(name as string, listener as () => void)
+  // "data" last: with it Node gives up the parser, and takes its own listeners for "pause" and "resume" away.
+  for (const name of ofParser) {
+    const listeners = socket.rawListeners(name)
+    socket.on(name, ignore)
+    for (const listener of listeners) socket.removeListener(name, listener as () => void)
   }
-  socket.on("data", ignore)
-  socket.on("error", ignore)
 }
 
 /** What Node's HTTP server listens to on the parser's behalf. */
-const ofParser: ReadonlySet<string | symbol> = new Set(["data", "error", "drain", "resume", "pause"])
+const ofParser = ["error", "drain", "resume", "pause", "data"]
 
 const ignore = () => {}
 
@@ -252,6 +248,7 @@ const addLength = (sum: number, frame: Frame): number => sum + frame.chunk.lengt
  * Should Node ask no more, streams are cut when the server closes, as if this were not there.
  */
 class Occupant {
+  readonly [Pipelined.isStream] = true
   readonly _headerSent = true
   readonly headersSent = true
   constructor(private readonly onServerClose: () => void) {}

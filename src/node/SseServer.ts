@@ -7,7 +7,7 @@
 import type * as HttpApp from "@effect/platform/HttpApp"
 import * as HttpMiddleware from "@effect/platform/HttpMiddleware"
 import * as HttpRouter from "@effect/platform/HttpRouter"
-import * as HttpServer from "@effect/platform/HttpServer"
+import type * as HttpServer from "@effect/platform/HttpServer"
 import type * as HttpServerError from "@effect/platform/HttpServerError"
 import * as HttpServerRequest from "@effect/platform/HttpServerRequest"
 import * as NodeHttpServer from "@effect/platform-node/NodeHttpServer"
@@ -17,8 +17,11 @@ import * as Duration from "effect/Duration"
 import * as Effect from "effect/Effect"
 import * as Either from "effect/Either"
 import * as Fiber from "effect/Fiber"
+import * as FiberRef from "effect/FiberRef"
 import * as Layer from "effect/Layer"
+import * as LogLevel from "effect/LogLevel"
 import type * as Option from "effect/Option"
+import * as Predicate from "effect/Predicate"
 import * as Redacted from "effect/Redacted"
 import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
@@ -35,6 +38,8 @@ import type { ClientChange } from "../HubClient.js"
 import type { TlsError } from "../SseError.js"
 import { SseHub } from "../SseHub.js"
 import * as SseRoutes from "../SseRoutes.js"
+import * as Pipelined from "../internal/pipelined.js"
+import * as DirectSubscribe from "./directSubscribe.js"
 import * as KernelQueue from "./KernelQueue.js"
 import * as Tls from "./tls.js"
 
@@ -52,8 +57,11 @@ export interface ServerOptions<
   Subscribe = never,
   Publish = never,
   Admin = never,
-  Metrics = never
+  Metrics = never,
+  Routes = never
 > extends SseRoutes.RoutesOptions<Subscribe, Publish, Admin, Metrics> {
+  /** Routes of your own, served beside those of the hub, which come first. */
+  readonly routes?: HttpRouter.HttpRouter<unknown, Routes> | undefined
   /** The address to listen on. Default: `127.0.0.1`, reached from this machine only. */
   readonly host?: string | undefined
   /** The port; 0 takes a free one. Default: 8001. */
@@ -108,28 +116,38 @@ export interface ServerOptions<
  * NodeRuntime.runMain(program)
  * ```
  */
-export const layer = <Subscribe = never, Publish = never, Admin = never, Metrics = never>(
-  options: ServerOptions<Subscribe, Publish, Admin, Metrics> = {}
+export const layer = <Subscribe = never, Publish = never, Admin = never, Metrics = never, Routes = never>(
+  options: ServerOptions<Subscribe, Publish, Admin, Metrics, Routes> = {}
 ): Layer.Layer<
   HttpServer.HttpServer,
   HttpServerError.ServeError | TlsError,
-  SseHub | SseRoutes.Needs<Subscribe | Publish | Admin | Metrics>
+  SseHub | SseRoutes.Needs<Subscribe | Publish | Admin | Metrics | Routes>
 > =>
   Layer.unwrapScoped(
     Effect.gen(function* () {
       const { goAway, server } = yield* listener(options)
       const serving = Effect.gen(function* () {
         const hub = yield* SseHub
-        const app = yield* HttpRouter.toHttpApp(SseRoutes.router({ node: hostname(), ...options }))
-        const logging = yield* Effect.forkScoped(Stream.runForEach(yield* hub.changes, logChange))
-        yield* app.pipe(
-          Effect.catchTag("RouteNotFound", ({ request }) =>
+        const routes = HttpRouter.concat(
+          SseRoutes.router({ node: hostname(), ...options }),
+          options.routes ?? HttpRouter.empty
+        )
+        const app = yield* HttpRouter.toHttpApp(routes)
+        const logging = yield* Effect.forkScoped(
+          (yield* isLogged) ? Stream.runForEach(yield* hub.changes, logChange) : Effect.void
+        )
+        const handle = yield* app.pipe(
+          Effect.catchIf(isRouteNotFound, ({ request }) =>
             // Without the query: what stands there may be a secret, and its reader another one than its writer.
             Effect.succeed(refuse(404, "NotFound", `nothing is at ${splitUrl(request.url)[0].slice(0, 200)}`))
           ),
           withRelativeUrl,
-          HttpServer.serveEffect()
+          NodeHttpServer.makeHandler
         )
+        const take = yield* DirectSubscribe.make(options)
+        yield* listenTo(server, (request, response) => {
+          if (!take(request, response)) handle(request, response)
+        })
         yield* Effect.addFinalizer(() =>
           Effect.gen(function* () {
             stopAccepting(server)
@@ -168,6 +186,18 @@ const listener = (
       ? Effect.succeed({ server: Http.createServer(limits), goAway: () => {} })
       : Tls.make(options.tls, { ...limits, maxStreamsPerConnection: options.maxStreamsPerConnection ?? 256 })
   })
+
+const isRouteNotFound = (error: unknown): error is HttpServerError.RouteNotFound =>
+  Predicate.isTagged(error, "RouteNotFound")
+
+const listenTo = (server: Http.Server, onRequest: Http.RequestListener): Effect.Effect<void, never, Scope.Scope> =>
+  Effect.acquireRelease(
+    Effect.sync(() => {
+      server.on("request", onRequest)
+      Pipelined.guardServer(server)
+    }),
+    () => Effect.sync(() => server.off("request", onRequest))
+  )
 
 const withRelativeUrl = <E, R>(app: HttpApp.Default<E, R>): HttpApp.Default<E, R> =>
   Effect.flatMap(HttpServerRequest.HttpServerRequest, (request) =>
@@ -208,6 +238,9 @@ const closed = (server: Http.Server, millis: number): Effect.Effect<void> =>
       server.closeIdleConnections()
     })
   })
+
+/** To make a line that nobody reads costs as much as a connect. */
+const isLogged = Effect.map(FiberRef.get(FiberRef.currentMinimumLogLevel), LogLevel.lessThanEqual(LogLevel.Info))
 
 const logChange = (change: ClientChange): Effect.Effect<void> => {
   const { address, events, id, namespaces, principal } = change.client

@@ -336,15 +336,29 @@ describe("NodeConnection", () => {
     })
   )
 
-  it.scopedLive("takes a client that shuts down its side for gone, as Node does", () =>
-    Effect.gen(function* () {
-      const client = yield* connect(yield* port, "/subscribe/")
-      yield* client.until((body) => body !== "")
-      yield* clientCount(1)
-      client.socket.end()
-      yield* clientCount(0)
-    }).pipe(Effect.provide(serverLayer()))
-  )
+  for (const [name, headers] of [
+    ["", {}],
+    [", also one that offered an upgrade", { Connection: "Upgrade", Upgrade: "h2c" }]
+  ] as const) {
+    it.scopedLive(`takes a client that shuts down its side for gone, as Node does${name}`, () =>
+      Effect.gen(function* () {
+        yield* HttpServer.serveEffect(Effect.orDie(yield* HttpRouter.toHttpApp(SseRoutes.router())))
+        const client = yield* connect(yield* port, "/subscribe/", { headers })
+        yield* client.until((body) => body !== "")
+        yield* clientCount(1)
+        client.socket.end()
+        yield* clientCount(0)
+      }).pipe(
+        Effect.scoped,
+        Effect.provide(
+          Layer.provideMerge(
+            NodeHttpServer.layer(() => Http.createServer(), { port: 0 }),
+            SseLayer
+          )
+        )
+      )
+    )
+  }
 
   it.scopedLive("registers nobody who left before the answer", () =>
     Effect.gen(function* () {

@@ -1,4 +1,4 @@
-import { HttpLayerRouter, HttpRouter, HttpServer } from "@effect/platform"
+import { HttpLayerRouter, HttpRouter, HttpServer, HttpServerResponse } from "@effect/platform"
 import { NodeHttpServer } from "@effect/platform-node"
 import { assert, describe, it } from "@effect/vitest"
 import { SseHub, SseLayer, SseRoutes } from "effect-sse"
@@ -7,7 +7,7 @@ import { Deferred, Effect, Exit, Fiber, Duration, HashMap, Layer, Logger, LogLev
 import { EventSource } from "eventsource"
 import { createServer } from "node:http"
 import { EventSource as UndiciEventSource } from "undici"
-import { connect } from "../support/rawClient.js"
+import { connect, request } from "../support/rawClient.js"
 import { eventually, port, serverLayer } from "../support/server.js"
 
 describe("SseServer", () => {
@@ -96,6 +96,27 @@ describe("SseServer", () => {
       assert.deepInclude(yield* Effect.promise(() => missing.json() as Promise<object>), { error: "NotFound" })
     }).pipe(Effect.provide(serverLayer()))
   )
+
+  it.scopedLive("serves the app's own routes beside its own, which come first", () => {
+    const routes = HttpRouter.empty.pipe(
+      HttpRouter.get("/", HttpServerResponse.text("mine")),
+      HttpRouter.get("/healthz", HttpServerResponse.text("mine")),
+      HttpRouter.get("/broken", Effect.fail("a reason"))
+    )
+    return Effect.gen(function* () {
+      const listening = yield* port
+      const answer = (path: string) =>
+        Effect.map(
+          request(listening, path),
+          ({ body, status }) => `${status} ${/^\{"error":"(\w+)"/.exec(body)?.[1] ?? body}`
+        )
+      assert.strictEqual(yield* answer("/"), "200 mine")
+      assert.strictEqual(yield* answer("/healthz"), '200 {"status":"ok"}')
+      assert.strictEqual(yield* answer("/broken"), "500 ")
+      assert.strictEqual(yield* answer("/nothing"), "404 NotFound")
+      yield* (yield* connect(listening, "/subscribe/")).until((body) => body === ":ok\n\n")
+    }).pipe(Effect.provide(serverLayer({ routes })))
+  })
 
   it.scopedLive("refuses a chunked body once it is too large", () =>
     Effect.gen(function* () {

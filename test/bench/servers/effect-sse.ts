@@ -1,17 +1,17 @@
 /**
- * This project's hub. Further arguments: `portable`: on the portable connection; `history`: events are kept and carry ids;
- * `http2`: on the next port as well, HTTP/2 over TLS. The publisher is a fiber that
- * publishes what is due with `publishAll`; on `/bench/start?namespaces=N` it publishes to random ones of
- * `/bench/<a>/<b>/<c>`, N in all; on `?to=NAMESPACE` to that one.
+ * This project's standalone server. Further arguments: `mounted`: its routes in an app of one's own; `portable`: on the
+ * portable connection; `history`: events are kept and carry ids; `http2`: on the next port as well, HTTP/2 over TLS. The
+ * publisher is a fiber that publishes what is due with `publishAll`; on `/bench/start?namespaces=N` it publishes to random
+ * ones of `/bench/<a>/<b>/<c>`, N in all; on `?to=NAMESPACE` to that one.
  */
 import { HttpMiddleware, HttpRouter, HttpServer, HttpServerRequest, HttpServerResponse } from "@effect/platform"
 import { NodeHttpServer, NodeRuntime } from "@effect/platform-node"
 import { type SseEvent, SseHub, SseLayer, SseRoutes } from "effect-sse"
-import { Effect, Layer } from "effect"
+import * as SseServer from "effect-sse/node/SseServer"
+import { Effect, Layer, Logger, LogLevel } from "effect"
 import { execFileSync } from "node:child_process"
 import { mkdtempSync, readFileSync, rmSync } from "node:fs"
 import { createServer } from "node:http"
-import { createSecureServer } from "node:http2"
 import { tmpdir } from "node:os"
 import { join } from "node:path"
 import { broadcast, collect, port, readBroadcast, ready } from "../support/broadcast.js"
@@ -36,7 +36,7 @@ const Bench = Effect.gen(function* () {
     Effect.forever,
     Effect.forkScoped
   )
-  return SseRoutes.router({ connection }).pipe(
+  return HttpRouter.empty.pipe(
     HttpRouter.get(
       "/bench/start",
       Effect.map(HttpServerRequest.HttpServerRequest, (request) => {
@@ -55,46 +55,45 @@ const Bench = Effect.gen(function* () {
   )
 })
 
-/** With the settings of `SseServer`. */
-const secureServer = () => {
+/** A certificate for the next minutes. */
+const selfSigned = () => {
   const folder = mkdtempSync(join(tmpdir(), "effect-sse-bench-"))
   const [key, cert] = [join(folder, "key.pem"), join(folder, "cert.pem")]
-  execFileSync(
-    "openssl",
-    [
-      "req",
-      "-x509",
-      "-newkey",
-      "ec",
-      "-pkeyopt",
-      "ec_paramgen_curve:prime256v1",
-      "-nodes",
-      "-subj",
-      "/CN=localhost"
-    ].concat(["-keyout", key, "-out", cert]),
-    { stdio: "ignore" }
-  )
-  const settings = { maxConcurrentStreams: 256, maxHeaderListSize: 16 * 1024 }
-  const server = createSecureServer({ key: readFileSync(key), cert: readFileSync(cert), settings, allowHTTP1: true })
+  const kind = [
+    "-x509",
+    "-newkey",
+    "ec",
+    "-pkeyopt",
+    "ec_paramgen_curve:prime256v1",
+    "-nodes",
+    "-subj",
+    "/CN=localhost"
+  ]
+  execFileSync("openssl", ["req", ...kind, "-keyout", key, "-out", cert], { stdio: "ignore" })
+  const pem = { key: readFileSync(key, "utf8"), cert: readFileSync(cert, "utf8") }
   rmSync(folder, { recursive: true })
-  return server as unknown as ReturnType<typeof createServer>
+  return pem
 }
 
-const listen = (server: () => ReturnType<typeof createServer>, port: number) =>
-  NodeHttpServer.layer(server, { port, host: "127.0.0.1", backlog: 16_384 })
-
-const serve = (router: Effect.Effect.Success<typeof Bench>) => {
-  // A layer that is there twice is built once.
-  const on = (server: ReturnType<typeof listen>) => Layer.provide(Layer.fresh(HttpServer.serve(router)), server)
-  const plain = on(listen(createServer, port))
-  return words.includes("http2") ? Layer.merge(plain, on(listen(secureServer, port + 1))) : plain
+const serve = (routes: Effect.Effect.Success<typeof Bench>) => {
+  if (words.includes("mounted")) {
+    return HttpServer.serve(HttpRouter.concat(SseRoutes.router({ connection }), routes)).pipe(
+      // As SseServer does.
+      HttpMiddleware.withTracerDisabledWhen(() => true),
+      Layer.provide(NodeHttpServer.layer(createServer, { port, host: "127.0.0.1", backlog: 16_384 }))
+    )
+  }
+  const plain = SseServer.layer({ connection, port, routes })
+  return words.includes("http2")
+    ? Layer.merge(plain, SseServer.layer({ connection, port: port + 1, routes, tls: selfSigned() }))
+    : plain
 }
 
 Layer.unwrapScoped(Effect.map(Bench, serve)).pipe(
-  // As SseServer does.
-  HttpMiddleware.withTracerDisabledWhen(() => true),
+  Layer.tap(() => Effect.sync(ready)),
   Layer.provide(words.includes("history") ? SseHub.layer({ history: true }) : SseLayer),
-  Layer.provide(Layer.effectDiscard(Effect.sync(ready))),
+  // A line for each that comes and goes would be measured as well.
+  Layer.provide(Logger.minimumLogLevel(LogLevel.Warning)),
   Layer.launch,
   NodeRuntime.runMain
 )

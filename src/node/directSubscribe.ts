@@ -1,0 +1,91 @@
+/**
+ * `GET /subscribe` straight from Node's server, where it is ours and no hook is to be asked: the fiber, scope, router and
+ * services that the platform gives each request cost twice what the connect does, and after a restart all clients come at
+ * once. What is not a plain success is left to the router.
+ *
+ * @internal
+ */
+import type * as Headers from "@effect/platform/Headers"
+import * as HttpServerResponse from "@effect/platform/HttpServerResponse"
+import * as Effect from "effect/Effect"
+import * as FiberId from "effect/FiberId"
+import * as Option from "effect/Option"
+import * as Runtime from "effect/Runtime"
+import type * as Http from "node:http"
+import * as ClientAddress from "../http/ClientAddress.js"
+import * as Cors from "../http/Cors.js"
+import * as Refusal from "../http/Refusal.js"
+import * as Subscribe from "../http/Subscribe.js"
+import { splitUrl } from "../http/url.js"
+import { SseHub } from "../SseHub.js"
+import type { RoutesOptions } from "../SseRoutes.js"
+import * as NodeConnection from "./NodeConnection.js"
+
+/** @returns whether it takes the request */
+export type Take = (request: Http.IncomingMessage, response: Http.ServerResponse) => boolean
+
+type Options = ClientAddress.ClientAddressOptions & Pick<RoutesOptions<unknown>, "connection" | "cors" | "subscribe">
+
+export const make = (options: Options): Effect.Effect<Take, never, SseHub> =>
+  Effect.gen(function* () {
+    const { connection = "auto", subscribe = "open" } = options
+    if (connection !== "auto" || subscribe !== "open") return () => false
+    const cors = Cors.make(options.cors)
+    const settings = { clientAddress: ClientAddress.make(options) }
+    const hub = yield* SseHub
+    const fork = Runtime.runFork(yield* Effect.runtime())
+    const take: Take = (source, response) => {
+      if (source.method !== "GET" || !NodeConnection.canTakeOver(response)) return false
+      const path = pathOf(source.url!)
+      if (path === undefined) return false
+      const request = new Request(source)
+      if (cors.refusal(request) !== undefined) return false
+      const wanted = Subscribe.readUrl(path, request, hub)
+      if (HttpServerResponse.isServerResponse(wanted)) return false
+      const connection = NodeConnection.make(response)
+      const fiber = fork(
+        Subscribe.connect(wanted, request, connection, settings, hub).pipe(
+          Effect.catchAllDefect(Refusal.failed),
+          Effect.map((head) => answer(response, cors.onto(request, head)))
+        )
+      )
+      // It may wait for the log.
+      if (fiber.unsafePoll() === null) response.once("close", () => fiber.unsafeInterruptAsFork(FiberId.none))
+      return true
+    }
+    return take
+  })
+
+const prefix = "/subscribe"
+
+/** What stands behind `/subscribe`; `undefined` if that is not where the URL leads. */
+const pathOf = (url: string): string | undefined => {
+  if (!url.startsWith(prefix)) return undefined
+  const path = splitUrl(url)[0].slice(prefix.length)
+  return path === "" || path.startsWith("/") ? path : undefined
+}
+
+class Request implements Subscribe.Request {
+  readonly method = "GET"
+  readonly url: string
+  readonly headers: Headers.Headers
+  constructor(private readonly source: Http.IncomingMessage) {
+    this.url = source.url!
+    this.headers = source.headers as Headers.Headers
+  }
+  get originalUrl(): string {
+    return this.url
+  }
+  get remoteAddress(): Option.Option<string> {
+    return Option.fromNullable(this.source.socket.remoteAddress)
+  }
+}
+
+const answer = (
+  response: Http.ServerResponse,
+  { body, headers, status }: HttpServerResponse.HttpServerResponse
+): void => {
+  if (response.writableEnded) return
+  response.writeHead(status, headers)
+  response.end(body._tag === "Uint8Array" ? body.body : undefined)
+}
