@@ -28,6 +28,7 @@ import * as Clients from "./internal/clients.js"
 import * as Dispatcher from "./internal/dispatcher.js"
 import { pause, turn } from "./internal/eventLoop.js"
 import { byteLength } from "./internal/frame.js"
+import { ImmediateRef } from "./internal/immediate.js"
 import { NamespaceUse } from "./internal/namespaces.js"
 import * as HubNodes from "./internal/nodes/nodes.js"
 import * as Registry from "./internal/registry.js"
@@ -174,7 +175,7 @@ export const make = (options?: HubOptions): Effect.Effect<SseHub["Type"], never,
     const settings = hubSettings(options)
     const log = yield* EventLog.EventLog
     const startedAt = yield* Clock.currentTimeMillis
-    const registry = yield* Ref.make(Registry.empty)
+    const registry = new ImmediateRef(Registry.empty)
     const use = new NamespaceUse()
     const closed = yield* Effect.makeLatch(false)
     const streams = new Set<Mailbox.Mailbox<SseEvent.SseEvent, SubscriberTooSlow>>()

@@ -124,27 +124,24 @@ const read = (
   return { namespaces: namespaces.right, start }
 }
 
-/** Connects it, and gives the answer: the head of the stream, at which the connection opens, or a refusal. */
-export const connect = (
-  wanted: Wanted,
-  request: Request,
+/** The head of the stream, at which a connection of Node opens, or a refusal. */
+export const answer = (
+  registered: ReturnType<typeof register>,
   connection: NodeConnection.NodeConnection,
-  options: Pick<SubscribeOptions<never>, "clientAddress">,
-  hub: SseHub["Type"],
-  principal?: Principal
+  hub: SseHub["Type"]
 ): Effect.Effect<HttpServerResponse.HttpServerResponse> =>
-  register(wanted, request, connection, options, hub, principal).pipe(
-    Effect.map(({ reset }) => withReset(headsOf(hub.keepaliveMillis).headOnly, reset)),
-    orRefuse(connection, hub)
-  )
+  Effect.map(registered, (connected) => headOf(connected, hub)).pipe(orRefuse(connection, hub))
 
-const register = (
+export const headOf = ({ reset }: Connected, hub: SseHub["Type"]): HttpServerResponse.HttpServerResponse =>
+  withReset(headsOf(hub.keepaliveMillis).headOnly, reset)
+
+export const register = (
   { namespaces, start }: Wanted,
   request: Request,
   connection: Connection.Connection,
   { clientAddress }: Pick<SubscribeOptions<never>, "clientAddress">,
   hub: SseHub["Type"],
-  principal: Principal | undefined
+  principal?: Principal
 ): ReturnType<SseHub["Type"]["connect"]> =>
   hub.connect({
     namespaces,
@@ -191,8 +188,8 @@ const subscribe = (
   const { headOnly, headers } = headsOf(hub.keepaliveMillis)
   if (request.method === "HEAD") return Effect.succeed(headOnly)
   const connection = open(request, options.connection, hub)
-  if (!("stream" in connection)) return connect(wanted, request, connection, options, hub, principal)
   const registered = register(wanted, request, connection, options, hub, principal)
+  if (!("stream" in connection)) return answer(registered, connection, hub)
   return portable(registered, connection, Context.get(context, Scope.Scope), headers).pipe(orRefuse(connection, hub))
 }
 

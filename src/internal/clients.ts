@@ -21,6 +21,7 @@ import * as Admission from "./admission.js"
 import { Client, clientStatus, type Totals } from "./client.js"
 import { turn } from "./eventLoop.js"
 import * as Farewell from "./farewell.js"
+import { Immediate, type ImmediateRef } from "./immediate.js"
 import { of as frameOf } from "./frame.js"
 import * as Keepalives from "./keepalives.js"
 import * as Principals from "./principals.js"
@@ -78,7 +79,7 @@ const shownLength = 512
 export type IsOpen = () => boolean
 
 export const make = (
-  registry: Ref.Ref<Registry.Registry>,
+  registry: ImmediateRef<Registry.Registry>,
   settings: HubSettings,
   isOpen: IsOpen,
   nextId: () => number,
@@ -147,18 +148,18 @@ export const make = (
       plan: Replay.Plan | undefined,
       scope?: Scope.CloseableScope
     ): Effect.Effect<Connected, HubClosed | LimitReached | Refused> =>
-      Effect.flatMap(
-        Ref.modify(registry, (current): [Connected | HubClosed | LimitReached | Refused, Registry.Registry] => {
-          if (!isOpen()) return [new HubClosed(), current]
+      new Immediate(() =>
+        registry.unsafeModify((current): [Exit.Exit<Connected, HubClosed | LimitReached | Refused>, typeof current] => {
+          if (!isOpen()) return [Exit.fail(new HubClosed()), current]
           const now = clock.unsafeCurrentTimeMillis()
           const { principal } = request
           // Looked at in the step that registers it, so that none slips in behind a revocation.
           const denied = principal === undefined ? undefined : principals.refusal(principal, now)
-          if (denied !== undefined) return [denied, current]
+          if (denied !== undefined) return [Exit.fail(denied), current]
           const refused = admission.admit(namespaces, request.address ?? "", now)
           if (refused !== undefined) {
             SseMetrics.refusals.unsafeUpdate(1, SseMetrics.limitTags[refused.limit])
-            return [refused, current]
+            return [Exit.fail(refused), current]
           }
           const client = new Client(
             {
@@ -192,9 +193,8 @@ export const make = (
           if (scope !== undefined) following.set(client.id, scope)
           admission.count(client, 1)
           principals.add(client)
-          return [{ id: client.id, reset: plan?.reset }, Registry.add(current, client)]
-        }),
-        (result) => ("_tag" in result ? Effect.fail(result) : Effect.succeed(result))
+          return [Exit.succeed({ id: client.id, reset: plan?.reset }), Registry.add(current, client)]
+        })
       )
 
     const unfollow = (id: number) =>

@@ -8,6 +8,8 @@
 import type * as Headers from "@effect/platform/Headers"
 import * as HttpServerResponse from "@effect/platform/HttpServerResponse"
 import * as Effect from "effect/Effect"
+import * as Exit from "effect/Exit"
+import type * as Fiber from "effect/Fiber"
 import * as FiberId from "effect/FiberId"
 import * as Option from "effect/Option"
 import * as Runtime from "effect/Runtime"
@@ -16,6 +18,7 @@ import * as ClientAddress from "../http/ClientAddress.js"
 import * as Cors from "../http/Cors.js"
 import * as Refusal from "../http/Refusal.js"
 import * as Subscribe from "../http/Subscribe.js"
+import * as Immediate from "../internal/immediate.js"
 import { splitUrl } from "../http/url.js"
 import { SseHub } from "../SseHub.js"
 import type { RoutesOptions } from "../SseRoutes.js"
@@ -26,35 +29,53 @@ export type Take = (request: Http.IncomingMessage, response: Http.ServerResponse
 
 type Options = ClientAddress.ClientAddressOptions & Pick<RoutesOptions<unknown>, "connection" | "cors" | "subscribe">
 
-export const make = (options: Options): Effect.Effect<Take, never, SseHub> =>
-  Effect.gen(function* () {
-    const { connection = "auto", subscribe = "open" } = options
-    if (connection !== "auto" || subscribe !== "open") return () => false
-    const cors = Cors.make(options.cors)
-    const settings = { clientAddress: ClientAddress.make(options) }
-    const hub = yield* SseHub
-    const fork = Runtime.runFork(yield* Effect.runtime())
-    const take: Take = (source, response) => {
-      if (source.method !== "GET" || !NodeConnection.canTakeOver(response)) return false
-      const path = pathOf(source.url!)
-      if (path === undefined) return false
-      const request = new Request(source)
+export const make = (options: Options): Effect.Effect<Take, never, SseHub> => {
+  const { connection = "auto", subscribe = "open" } = options
+  if (connection !== "auto" || subscribe !== "open") return Effect.succeed(() => false)
+  const cors = Cors.make(options.cors)
+  const settings = { clientAddress: ClientAddress.make(options) }
+  return Effect.zipWith(SseHub, Effect.runtime(), (hub, runtime) =>
+    taker(hub, Runtime.runFork(runtime), cors, settings)
+  )
+}
+
+const taker =
+  (
+    hub: SseHub["Type"],
+    fork: <A>(effect: Effect.Effect<A>) => Fiber.RuntimeFiber<A>,
+    cors: Cors.Cors,
+    settings: Pick<Subscribe.SubscribeOptions<never>, "clientAddress">
+  ): Take =>
+  (source, response) => {
+    if (source.method !== "GET" || !NodeConnection.canTakeOver(response)) return false
+    const path = pathOf(source.url!)
+    if (path === undefined) return false
+    const request = new Request(source)
+    const send = (head: HttpServerResponse.HttpServerResponse) => answer(response, cors.onto(request, head))
+    try {
       if (cors.refusal(request) !== undefined) return false
       const wanted = Subscribe.readUrl(path, request, hub)
       if (HttpServerResponse.isServerResponse(wanted)) return false
       const connection = NodeConnection.make(response)
+      const registered = Subscribe.register(wanted, request, connection, settings, hub)
+      const exit = Immediate.unsafeRun(registered)
+      if (exit !== undefined && Exit.isSuccess(exit)) {
+        send(Subscribe.headOf(exit.value, hub))
+        return true
+      }
       const fiber = fork(
-        Subscribe.connect(wanted, request, connection, settings, hub).pipe(
+        Subscribe.answer(exit ?? registered, connection, hub).pipe(
           Effect.catchAllDefect(Refusal.failed),
-          Effect.map((head) => answer(response, cors.onto(request, head)))
+          Effect.map(send)
         )
       )
       // It may wait for the log.
       if (fiber.unsafePoll() === null) response.once("close", () => fiber.unsafeInterruptAsFork(FiberId.none))
-      return true
+    } catch (defect) {
+      fork(Effect.map(Refusal.failed(defect), send))
     }
-    return take
-  })
+    return true
+  }
 
 const prefix = "/subscribe"
 

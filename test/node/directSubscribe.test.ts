@@ -173,23 +173,33 @@ describe("directSubscribe", () => {
     })
   )
 
-  it.scopedLive("a defect is a 500 that says so, and goes to the log", () =>
-    Effect.gen(function* () {
-      const lines: Array<string> = []
-      const logger = Logger.replace(
-        Logger.defaultLogger,
-        Logger.make(({ message }) => void lines.push(String(message)))
-      )
-      const broken = Layer.effect(
-        SseHub.SseHub,
-        Effect.map(SseHub.SseHub, (hub) => SseHub.SseHub.of({ ...hub, connect: () => Effect.die("broken") }))
-      ).pipe(Layer.provide(SseHub.layer()), Layer.merge(logger))
-      yield* Effect.gen(function* () {
-        const client = yield* connect(yield* alone({}), "/subscribe")
-        assert.match(yield* client.head, /^HTTP\/1.1 500/)
-        assert.include(yield* client.until((body) => body.endsWith("}")), '"error":"InternalError"')
-        assert.deepStrictEqual(lines.length, 1)
-      }).pipe(Effect.provide(broken))
-    })
-  )
+  for (const [name, connect_] of [
+    ["in a fiber", () => Effect.die("broken")],
+    [
+      "before there is one",
+      () => {
+        throw new Error("broken")
+      }
+    ]
+  ] as ReadonlyArray<readonly [string, SseHub.SseHub["Type"]["connect"]]>) {
+    it.scopedLive(`a defect is a 500 that says so, and goes to the log: ${name}`, () =>
+      Effect.gen(function* () {
+        const lines: Array<string> = []
+        const logger = Logger.replace(
+          Logger.defaultLogger,
+          Logger.make(({ message }) => void lines.push(String(message)))
+        )
+        const broken = Layer.effect(
+          SseHub.SseHub,
+          Effect.map(SseHub.SseHub, (hub) => SseHub.SseHub.of({ ...hub, connect: connect_ }))
+        ).pipe(Layer.provide(SseHub.layer()), Layer.merge(logger))
+        yield* Effect.gen(function* () {
+          const client = yield* connect(yield* alone({}), "/subscribe")
+          assert.match(yield* client.head, /^HTTP\/1.1 500/)
+          assert.include(yield* client.until((body) => body.endsWith("}")), '"error":"InternalError"')
+          assert.deepStrictEqual(lines, ["effect-sse: a request failed"])
+        }).pipe(Effect.provide(broken))
+      })
+    )
+  }
 })
