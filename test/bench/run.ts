@@ -32,6 +32,7 @@ const { values } = parseArgs({
 
 const ours = nodeServer("effect-sse", "effect-sse")
 const portable = nodeServer("effect-sse portable", "effect-sse", "portable")
+const mounted = nodeServer("effect-sse mounted", "effect-sse", "mounted")
 const http2 = nodeServer("effect-sse http2", "effect-sse", "http2")
 const http2Portable = nodeServer("effect-sse http2 portable", "effect-sse", "http2", "portable")
 const history = nodeServer("effect-sse history", "effect-sse", "history")
@@ -57,7 +58,9 @@ const all: ReadonlyArray<Server> = [
   ...values.peer.map((command): Server => ({ name: command.slice(0, 24), command: command.split(" ") }))
 ]
 const wanted = values.servers?.split(",")
-const servers = wanted === undefined ? all : all.filter(({ name }) => wanted.includes(name))
+const choose = (among: ReadonlyArray<Server>) =>
+  wanted === undefined ? among : among.filter(({ name }) => wanted.includes(name))
+const servers = choose(all)
 const repeat = Number(values.repeat)
 
 const say = (text: string) => process.stderr.write(text + "\n")
@@ -304,7 +307,7 @@ const full = async () => {
   await scenario("t", "(t) 10 events/s to 100 connections of 100 streams, over HTTP/2 and TLS", () =>
     each((server) => overHttp2(server, 10_000, 10), [http2, http2Portable])
   )
-  await scenario("c", "(c) 10,000 idle clients", () => each(idle))
+  await scenario("c", "(c) 10,000 idle clients", () => each(idle, choose([...all, mounted])))
   await scenario("d", "(d) 5 events/s to 10,000 clients, 5 s", () => each(crowd))
   await scenario("e", "(e) 20,000 publishes/s to 100 namespaces, beside others that are listened to", () =>
     compare({
