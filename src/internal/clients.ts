@@ -142,6 +142,8 @@ export const make = (
       })
     yield* Queue.takeBetween(left, 1, 4096).pipe(Effect.flatMap(forget), Effect.forever, Effect.forkScoped)
 
+    const offerLeft = (client: Client) => left.unsafeOffer(client)
+
     const register = (
       request: ConnectRequest,
       namespaces: ReadonlyArray<NamespacePattern>,
@@ -177,7 +179,7 @@ export const make = (
             request.connection,
             settings,
             totals,
-            (client) => left.unsafeOffer(client),
+            offerLeft,
             waiting.add,
             shards?.isWide(namespaces) === true
           )

@@ -123,7 +123,7 @@ export const make = (response: Http.ServerResponse): NodeConnection => {
     else connection.close()
     return response
   }
-  response.once("close", () => connection.close())
+  response.on("close", () => connection.close())
   return connection
 }
 
@@ -187,7 +187,8 @@ class TakenOver implements NodeConnection {
     detachParser(socket)
     // Of a request that offered an upgrade, Node no longer sees that the client ends the connection.
     socket.allowHalfOpen = false
-    socket.once("close", () => this.closed(reasonOf(socket)))
+    // Not "once", which would keep three more objects for each connection: it comes once.
+    socket.on("close", () => this.closed(reasonOf(socket)))
     for (const frame of early) this.send(frame)
     if (this.state === "ending") this.finish(socket)
     else this.state = "open"

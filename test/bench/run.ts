@@ -126,7 +126,7 @@ const at = async (server: Server, rate: number, size: number, seconds = 3): Prom
   }
 }
 
-/** The highest rate that is kept, within 6 %. One that is not kept is tried once more: the machine may have been busy. */
+/** The highest rate that is kept, within 6 %. One that is not kept is tried twice more: the machine may have been busy. */
 const ceiling = async (server: Server, size: number): Promise<Row> => {
   let good: Row | undefined
   let bad = Infinity
@@ -138,7 +138,7 @@ const ceiling = async (server: Server, size: number): Promise<Row> => {
       return row
     }
     let row = await attempt()
-    if (row["kept"] === 0) row = await attempt()
+    for (let again = 0; again < 2 && row["kept"] === 0; again++) row = await attempt()
     if (row["kept"] === 1) good = row
     else bad = rate
     const floor = good?.["rate"]
