@@ -233,12 +233,9 @@ const serve = (withDemo: boolean) =>
     const tls = config.tls !== undefined
     const tell = log === "json" ? started(shown, tls) : banner(shown, jwt !== undefined, withDemo, config.admin, tls)
     const main = Effect.zipRight(
-      !Workers.isWorker
-        ? tell
-        : Workers.isFirst && !Workers.isReplacement
-          ? Effect.zipRight(Workers.allListen, tell)
-          : Effect.void,
-      withDemo && (!Workers.isWorker || Workers.isFirst) ? demo : Effect.never
+      Effect.zipRight(Workers.allListen, tell),
+      withDemo && (!Workers.isWorker || Workers.isFirst) ? demo : Effect.never,
+      { concurrent: true }
     ).pipe(Workers.isWorker ? Effect.raceFirst(Workers.stopped) : identity)
     yield* main.pipe(
       Effect.provide(Layer.provideMerge(server, hubLayer).pipe(Layer.provideMerge(loggers[log]))),

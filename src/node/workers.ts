@@ -18,10 +18,9 @@ import * as Idempotency from "../Idempotency.js"
 import * as NodeBus from "../NodeBus.js"
 import * as Tickets from "../Tickets.js"
 
-/** Whether this process is a worker, whether it is the first one, and whether it stands in for one that ended. */
+/** Whether this process is a worker, and whether it is the first one. */
 export const isWorker: boolean = cluster.isWorker
 export const isFirst: boolean = process.env["EFFECT_SSE_WORKER"] === "0"
-export const isReplacement: boolean = process.env["EFFECT_SSE_REPLACES"] !== undefined
 
 /** Time in ms until a worker that ended by itself is replaced. */
 const replaceMillis = 1000
@@ -31,7 +30,7 @@ const stopMessage = "effect-sse-stop"
 /** Tells a worker to do what it does at SIGHUP: the signal itself would end one that has just begun. */
 const renewMessage = "effect-sse-renew"
 
-/** Tells the first worker that all listen. */
+/** Tells one worker that all listen. */
 const begunMessage = "effect-sse-begun"
 
 /** The way from a worker to the process that started it. */
@@ -68,8 +67,8 @@ if (isWorker) process.on("message", (message) => message === renewMessage && pro
 /** Waits until this worker is told to end. */
 export const stopped: Effect.Effect<void> = Effect.promise(() => stop)
 
-/** Waits until all workers listen; only the first one hears of it. */
-export const allListen: Effect.Effect<void> = Effect.promise(() => begun)
+/** Waits until all workers listen, if this is one; only one of them hears of it, and once. */
+export const allListen: Effect.Effect<void> = isWorker ? Effect.promise(() => begun) : Effect.void
 
 /** Lets this worker end, which the channel would keep alive. */
 export const leave: Effect.Effect<void> = Effect.sync(() => {
@@ -112,7 +111,6 @@ export const run = (
         readonly needed: boolean
       }>()
       const workers = new Set<Worker>()
-      let first: Worker | undefined
       let listening = 0
       // Of what each worker uses here: they need it until they have ended.
       const scopes = new Map<number, Scope.CloseableScope>()
@@ -149,15 +147,14 @@ export const run = (
         Effect.gen(function* () {
           const own = yield* Scope.make()
           scopes.set(index, own)
-          const replacing = replaces ? { EFFECT_SSE_REPLACES: "yes" } : {}
-          const worker = cluster.fork({ ...env, ...replacing, EFFECT_SSE_WORKER: String(index) })
+          const worker = cluster.fork({ ...env, EFFECT_SSE_WORKER: String(index) })
           workers.add(worker)
           // Once they have begun the settings are right; what is wrong with a later one may pass, and the others go on.
           let needed = !replaces
-          first ??= worker
           worker.once("listening", () => {
             needed = false
-            if (!replaces && ++listening === count && first?.isConnected() === true) first.send(begunMessage, () => {})
+            // The last one to listen: it is there, which another one may no longer be.
+            if (!replaces && ++listening === count) worker.send(begunMessage, () => {})
           })
           worker.on("error", () => {})
           worker.once("exit", (code: number | null) => {
