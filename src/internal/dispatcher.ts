@@ -87,11 +87,11 @@ export const make = (
 
     const round = (runs: ReadonlyArray<Run.Run>): Effect.Effect<void> =>
       Effect.gen(function* () {
+        const now = yield* Clock.currentTimeMillis
         const current = yield* Ref.get(registry)
-        // In the same step: whoever is registered from here on gets what comes behind.
+        // From here to the reading of the members in one step: whoever is registered behind it gets what comes behind.
         reached = runs[runs.length - 1]!.last
         const number = ++rounds
-        const now = yield* Clock.currentTimeMillis
         const batches = new Map<Registry.Subscription, Batch>()
         // Runs of one namespace often come in a row: for those the tree is walked once.
         let namespace: Namespace | undefined
@@ -111,14 +111,17 @@ export const make = (
           used.events += run.count
           for (const batch of matching) batch.add(run)
         }
-        // Real time on purpose: this bounds how long the event loop is held.
         let total = 0
-        for (const subscription of batches.keys()) total += subscription.list.length
+        const writing = Array.from(batches, ([{ list }, batch]) => {
+          total += list.length
+          return { list, batch }
+        })
+        // Real time on purpose: this bounds how long the event loop is held.
         const hold = holdMillis(total)
         let since = performance.now()
         let writes = 0
-        for (const [subscription, batch] of batches) {
-          for (const subscriber of subscription.list) {
+        for (const { batch, list } of writing) {
+          for (const subscriber of list) {
             subscriber.deliver(batch, now)
             if (++writes % 32 === 0 && performance.now() - since > hold) {
               relieve()
@@ -134,13 +137,14 @@ export const make = (
       Effect.gen(function* () {
         yield* Effect.logWarning(`effect-sse: events are missing (${gap.reason}); clients are told`)
         const current = yield* Ref.get(registry)
+        const lists = Array.from(HashMap.values(current.subscriptions), ({ list }) => list)
         const requested = reached?.position ?? ""
         reached = gap
         const now = yield* Clock.currentTimeMillis
         const reset = SseEvent.reset({ reason: gap.reason, requested, oldest: null })
         const frame = frameOf(reset + SseEvent.cursor(gap.position))
         let told = 0
-        for (const { list } of HashMap.values(current.subscriptions)) {
+        for (const list of lists) {
           if (gap.concerns?.(list[0]!.namespaces) === false) continue
           for (const subscriber of list) {
             subscriber.reset?.(frame, now)

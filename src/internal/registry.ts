@@ -1,7 +1,8 @@
 /**
- * Who listens where: an immutable value, kept in the hub's `Ref`.
+ * Who listens where, kept in the hub's `Ref`.
  *
- * Subscribers with the same patterns share one {@link Subscription}, so that what they get is joined once. A tree with a
+ * Subscribers with the same patterns share one {@link Subscription}, so that what they get is joined once. Which there are
+ * is an immutable value; who belongs to one changes in place, as a crowd mostly joins what is there already. A tree with a
  * node for each segment finds the subscriptions that an event touches in as many steps as its namespace has segments,
  * however many others there are; and once more from each wildcard that it meets.
  *
@@ -29,19 +30,29 @@ export interface Subscriber {
 
 /** All subscribers of the same patterns. */
 export class Subscription {
+  /** By id, oldest first: in about that order they lie in memory, and to write to 10,000 in another one costs a third more. */
+  private readonly members = new Map<number, Subscriber>()
   private array: ReadonlyArray<Subscriber> | undefined
   constructor(
-    readonly members: HashMap.HashMap<number, Subscriber>,
     /** Whether an event can match several of its patterns. */
     readonly canMatchTwice: boolean
   ) {}
 
-  /**
-   * The members as an array, made when a round first needs it, oldest first: in about that order they lie in memory as well,
-   * and to write to 10,000 in another one costs a third more of the process's time.
-   */
+  /** The members now: what is done over several turns must keep the array. */
   get list(): ReadonlyArray<Subscriber> {
-    return (this.array ??= Array.from(HashMap.values(this.members)).sort((a, b) => a.id - b.id))
+    return (this.array ??= Array.from(this.members.values()))
+  }
+  get isEmpty(): boolean {
+    return this.members.size === 0
+  }
+  add(subscriber: Subscriber): void {
+    this.members.set(subscriber.id, subscriber)
+    this.array = undefined
+  }
+  /** @returns whether it was a member */
+  remove(subscriber: Subscriber): boolean {
+    this.array = undefined
+    return this.members.delete(subscriber.id)
   }
 }
 
@@ -68,33 +79,26 @@ const keyOf = (subscriber: Subscriber): string => subscriber.namespaces.join("\n
 export const add = (self: Registry, subscriber: Subscriber): Registry => {
   const key = keyOf(subscriber)
   const existing = HashMap.get(self.subscriptions, key)
-  const members = Option.isSome(existing) ? existing.value.members : HashMap.empty<number, Subscriber>()
-  const twice = Option.isSome(existing) ? existing.value.canMatchTwice : Pattern.canMatchTwice(subscriber.namespaces)
+  if (Option.isSome(existing)) {
+    existing.value.add(subscriber)
+    return self
+  }
+  const { namespaces } = subscriber
+  const subscription = new Subscription(Pattern.canMatchTwice(namespaces))
+  subscription.add(subscriber)
   return {
-    subscriptions: HashMap.set(
-      self.subscriptions,
-      key,
-      new Subscription(HashMap.set(members, subscriber.id, subscriber), twice)
-    ),
-    tree: Option.isSome(existing)
-      ? self.tree
-      : subscriber.namespaces.reduce((tree, namespace) => insert(tree, Ns.keys(namespace), 0, key), self.tree)
+    subscriptions: HashMap.set(self.subscriptions, key, subscription),
+    tree: namespaces.reduce((tree, namespace) => insert(tree, Ns.keys(namespace), 0, key), self.tree)
   }
 }
 
 export const remove = (self: Registry, subscriber: Subscriber): Registry => {
   const key = keyOf(subscriber)
   const existing = HashMap.get(self.subscriptions, key)
-  if (Option.isNone(existing) || !HashMap.has(existing.value.members, subscriber.id)) return self
-  const members = HashMap.remove(existing.value.members, subscriber.id)
-  const last = HashMap.isEmpty(members)
+  if (Option.isNone(existing) || !existing.value.remove(subscriber) || !existing.value.isEmpty) return self
   return {
-    subscriptions: last
-      ? HashMap.remove(self.subscriptions, key)
-      : HashMap.set(self.subscriptions, key, new Subscription(members, existing.value.canMatchTwice)),
-    tree: last
-      ? subscriber.namespaces.reduce((tree, namespace) => prune(tree, Ns.keys(namespace), 0, key), self.tree)
-      : self.tree
+    subscriptions: HashMap.remove(self.subscriptions, key),
+    tree: subscriber.namespaces.reduce((tree, namespace) => prune(tree, Ns.keys(namespace), 0, key), self.tree)
   }
 }
 

@@ -59,4 +59,21 @@ describe("registry", () => {
     assert.strictEqual(Registry.remove(registry, subscriber(2, [Namespace.root])), registry)
     assert.strictEqual(Registry.remove(registry, subscriber(1, [Namespace.make("/a")])), registry)
   })
+
+  it("leaves a list that was read as it is: a round is written over several turns", () => {
+    let registry = [1, 2, 3].reduce(
+      (registry, id) => Registry.add(registry, subscriber(id, [Namespace.root])),
+      Registry.empty
+    )
+    const ids = () => {
+      const found: Array<ReadonlyArray<Registry.Subscriber>> = []
+      Registry.forEachMatch(registry, Namespace.make("/a"), ({ list }) => found.push(list))
+      return () => found.map((list) => list.map(({ id }) => id))
+    }
+    const before = ids()
+    registry = Registry.add(registry, subscriber(4, [Namespace.root]))
+    registry = Registry.remove(registry, subscriber(2, [Namespace.root]))
+    assert.deepStrictEqual(before(), [[1, 2, 3]])
+    assert.deepStrictEqual(ids()(), [[1, 3, 4]])
+  })
 })
