@@ -1,7 +1,7 @@
 import { HttpApp } from "@effect/platform"
 import { assert, describe, it } from "@effect/vitest"
 import { type Connection, EventLog, Namespace, SseConfig, SseHub, SseMetrics, SseRoutes } from "effect-sse"
-import { Effect, Exit, Layer, Logger, Scope, Stream, TestClock } from "effect"
+import { Effect, Exit, FastCheck as fc, Layer, Logger, Scope, Stream, TestClock } from "effect"
 import { overflowing } from "../src/internal/budget.js"
 import type { Client } from "../src/internal/client.js"
 import { eventually } from "./support/server.js"
@@ -131,16 +131,39 @@ describe("SseHub limits", () => {
     }).pipe(Effect.provide(SseHub.layer({ maxTotalPendingBytes: 1_000_000 })))
   )
 
+  const waiting = (namespace: string, pendingBytes: number) =>
+    ({ namespaces: [Namespace.make(namespace)], pendingBytes }) as unknown as Client
+
   it("counts memory that clients of one namespace share once", () => {
-    const client = (namespace: string, pendingBytes: number) =>
-      ({ namespaces: [Namespace.make(namespace)], pendingBytes }) as unknown as Client
-    const crowd = Array.from({ length: 1000 }, (_, i) => client("/a", 500_000 - i))
+    const crowd = Array.from({ length: 1000 }, (_, i) => waiting("/a", 500_000 - i))
     assert.deepStrictEqual(overflowing(crowd, 600_000), [])
     // Two sets: the slowest of the one that holds most go, down to where both fit.
-    const [one, two, three] = [client("/b", 400_000), client("/b", 300_000), client("/b", 50_000)]
+    const [one, two, three] = [waiting("/b", 400_000), waiting("/b", 300_000), waiting("/b", 50_000)]
     assert.deepStrictEqual(overflowing([...crowd.slice(0, 1), three, one, two], 560_000), [crowd[0]!])
-    assert.deepStrictEqual(overflowing([client("/a", 100_000), three, one, two], 160_000), [one, two])
+    assert.deepStrictEqual(overflowing([waiting("/a", 100_000), three, one, two], 160_000), [one, two])
   })
+
+  it.prop(
+    "ends the slowest, as few as will do",
+    [
+      fc.array(fc.record({ set: fc.constantFrom("/a", "/b", "/c"), pending: fc.nat(100) }), { maxLength: 20 }),
+      fc.nat(250)
+    ],
+    ([all, max]) => {
+      const clients = all.map(({ pending, set }) => waiting(set, pending))
+      const held = (some: ReadonlyArray<Client>) =>
+        ["/a", "/b", "/c"].reduce((sum, set) => {
+          const pending = some.filter(({ namespaces }) => namespaces[0] === set).map((client) => client.pendingBytes)
+          return sum + Math.max(0, ...pending)
+        }, 0)
+      const chosen = overflowing(clients, max)
+      const rest = (ended: ReadonlyArray<Client>) => clients.filter((client) => !ended.includes(client))
+      assert.isAtMost(held(rest(chosen)), max)
+      if (chosen.length > 0) assert.isAbove(held(rest(chosen.slice(0, -1))), max)
+      const fastest = Math.min(...chosen.map((client) => client.pendingBytes))
+      for (const client of rest(chosen)) assert.isAtMost(client.pendingBytes, fastest)
+    }
+  )
 
   for (const [whenFull, status] of [
     ["retry", 200],

@@ -4,8 +4,8 @@ import { Namespace, SseHub, SseLayer } from "effect-sse"
 import { Effect, FastCheck as fc, Fiber, TestClock, TestContext } from "effect"
 import { eventually } from "./support/server.js"
 
-/** An open response that remembers when and why it ended. */
-const fake = () => {
+/** An open response that remembers when and why it ended, which takes so many ms. */
+const fake = (endMillis = 0) => {
   const seen = { endedBy: undefined as Connection.EndReason | undefined }
   const connection: Connection.Connection = {
     keepsItselfAlive: true,
@@ -13,6 +13,7 @@ const fake = () => {
     pendingBytes: () => 0,
     end: (reason) => {
       seen.endedBy = reason
+      for (const until = performance.now() + endMillis; performance.now() < until;);
     },
     onClose: () => {}
   }
@@ -143,7 +144,10 @@ describe("principals of a hub", () => {
     it.scoped("ends thousands and gives the event loop back between them", () =>
       Effect.gen(function* () {
         const hub = yield* SseHub.SseHub
-        const clients = yield* Effect.replicateEffect(join({ id: "bot" }), 3000)
+        const clients = yield* Effect.replicateEffect(
+          Effect.suspend(() => join({ id: "bot" }, fake(0.02))),
+          3000
+        )
         const turns = { count: 0 }
         const ticking = yield* Effect.fork(
           Effect.forever(

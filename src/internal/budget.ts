@@ -15,25 +15,27 @@ import type { Client } from "./client.js"
  * @param waiting the clients for which something may wait
  */
 export const overflowing = (waiting: Iterable<Client>, max: number): ReadonlyArray<Client> => {
-  const sets = new Map<string, Array<{ readonly client: Client; readonly pending: number }>>()
+  const slowestFirst: Array<{ readonly client: Client; readonly pending: number; frees: number }> = []
   for (const client of waiting) {
     const pending = client.pendingBytes
-    if (pending === 0) continue
-    const key = client.namespaces.join("\n")
-    const set = sets.get(key)
-    if (set === undefined) sets.set(key, [{ client, pending }])
-    else set.push({ client, pending })
+    if (pending > 0) slowestFirst.push({ client, pending, frees: pending })
   }
-  const slowestLast = Array.from(sets.values(), (set) => set.sort((a, b) => a.pending - b.pending))
-  let held = slowestLast.reduce((sum, set) => sum + set.at(-1)!.pending, 0)
+  slowestFirst.sort((a, b) => b.pending - a.pending)
+  let held = 0
+  const slower = new Map<string, (typeof slowestFirst)[number]>()
+  for (const one of slowestFirst) {
+    const set = one.client.namespaces.join("\n")
+    const before = slower.get(set)
+    if (before === undefined) held += one.pending
+    else before.frees -= one.pending
+    slower.set(set, one)
+  }
+  // The slowest of all is the slowest of the set that holds most.
   const chosen: Array<Client> = []
-  while (held > max) {
-    const set = slowestLast.reduce((most, set) =>
-      (set.at(-1)?.pending ?? 0) > (most.at(-1)?.pending ?? 0) ? set : most
-    )
-    const slowest = set.pop()!
-    held -= slowest.pending - (set.at(-1)?.pending ?? 0)
-    chosen.push(slowest.client)
+  for (const { client, frees } of slowestFirst) {
+    if (held <= max) break
+    held -= frees
+    chosen.push(client)
   }
   return chosen
 }

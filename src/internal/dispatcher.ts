@@ -20,7 +20,7 @@ import type { Namespace } from "../Namespace.js"
 import * as SseEvent from "../SseEvent.js"
 import * as SseMetrics from "../SseMetrics.js"
 import { Batch } from "./batch.js"
-import { turn } from "./eventLoop.js"
+import { forEach, turn } from "./eventLoop.js"
 import { of as frameOf } from "./frame.js"
 import type { NamespaceUse, Use } from "./namespaces.js"
 import * as Registry from "./registry.js"
@@ -137,20 +137,15 @@ export const make = (
       Effect.gen(function* () {
         yield* Effect.logWarning(`effect-sse: events are missing (${gap.reason}); clients are told`)
         const current = yield* Ref.get(registry)
-        const lists = Array.from(HashMap.values(current.subscriptions), ({ list }) => list)
+        const concerned = Array.from(HashMap.values(current.subscriptions)).flatMap(({ list }) =>
+          gap.concerns?.(list[0]!.namespaces) === false ? [] : list
+        )
         const requested = reached?.position ?? ""
         reached = gap
         const now = yield* Clock.currentTimeMillis
         const reset = SseEvent.reset({ reason: gap.reason, requested, oldest: null })
         const frame = frameOf(reset + SseEvent.cursor(gap.position))
-        let told = 0
-        for (const list of lists) {
-          if (gap.concerns?.(list[0]!.namespaces) === false) continue
-          for (const subscriber of list) {
-            subscriber.reset?.(frame, now)
-            if (++told % 1024 === 0) yield* turn
-          }
-        }
+        yield* forEach(concerned, (subscriber) => subscriber.reset?.(frame, now))
       })
 
     /** Whoever is registered from here on listens to these shards. */

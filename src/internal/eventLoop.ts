@@ -28,6 +28,32 @@ const later: (f: () => void) => void =
  */
 export const turn: Effect.Effect<void> = Effect.async((resume) => later(() => resume(Effect.void)))
 
+/** Real time, in ms, for which work on many clients holds the event loop. */
+const holdMillis = 8
+
+/** What is done between two looks at the time. */
+const step = 32
+
+/**
+ * Calls `f` with each, and gives the event loop back when it was held for 8 ms.
+ *
+ * @internal
+ */
+export const forEach = <A>(all: Iterable<A>, f: (a: A) => void): Effect.Effect<void> =>
+  Effect.suspend(() => {
+    const iterator = all[Symbol.iterator]()
+    const work = (): Effect.Effect<void> => {
+      const since = performance.now()
+      for (let i = 1; i % step !== 0 || performance.now() - since < holdMillis; i++) {
+        const next = iterator.next()
+        if (next.done === true) return Effect.void
+        f(next.value)
+      }
+      return Effect.flatMap(turn, work)
+    }
+    return work()
+  })
+
 /**
  * Waits in real time, whatever the `Clock` says: for looks at the process itself. A `TestClock` that is moved by an hour
  * would wake a fiber that sleeps a second 3,600 times.

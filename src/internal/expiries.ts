@@ -11,10 +11,7 @@ import * as Effect from "effect/Effect"
 import * as Queue from "effect/Queue"
 import type * as Scope from "effect/Scope"
 import type { Client } from "./client.js"
-import { turn } from "./eventLoop.js"
-
-/** Clients that end before the event loop gets its turn. */
-const slice = 512
+import { forEach } from "./eventLoop.js"
 
 /** Longest sleep in ms: a timer cannot be set for more than 24 days, and the system's clock may be set meanwhile. */
 const longest = 3_600_000
@@ -52,10 +49,7 @@ export const make: Effect.Effect<Expiries, never, Scope.Scope> = Effect.gen(func
     times.shift()
     const due = Array.from(clients.get(at) ?? [])
     clients.delete(at)
-    for (let i = 0; i < due.length; i++) {
-      due[i]!.end("expired")
-      if (i % slice === slice - 1) yield* turn
-    }
+    yield* forEach(due, (client) => client.end("expired"))
   })
   yield* Effect.forkScoped(Effect.forever(next))
 

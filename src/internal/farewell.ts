@@ -9,7 +9,7 @@ import * as Random from "effect/Random"
 import type * as Scope from "effect/Scope"
 import type { HubSettings } from "../SseConfig.js"
 import type { Client } from "./client.js"
-import { pause } from "./eventLoop.js"
+import { forEach, pause } from "./eventLoop.js"
 
 /** Why a client is told to come back. */
 export type Goodbye = "shutdown" | "evicted" | "failed"
@@ -58,13 +58,15 @@ export const make = (
       const isOver = (client: Client, now: number) =>
         now - client.info.connectedAt >= maxLifetimeMillis * (0.8 + 0.2 * spread(client.id))
       yield* Effect.sleep(maxLifetimeMillis / 100).pipe(
-        Effect.map(() => {
+        Effect.flatMap(() => {
           const now = clock.unsafeCurrentTimeMillis()
+          const over: Array<Client> = []
           for (const client of connected.values()) {
             // They are in the order in which they came: behind the first that is too young for any, all are.
             if (now - client.info.connectedAt < maxLifetimeMillis * 0.8) break
-            if (isOver(client, now)) client.end("lifetime")
+            if (isOver(client, now)) over.push(client)
           }
+          return forEach(over, (client) => client.end("lifetime"))
         }),
         Effect.forever,
         Effect.forkScoped

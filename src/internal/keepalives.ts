@@ -18,16 +18,13 @@ import type * as Scope from "effect/Scope"
 import * as Stream from "effect/Stream"
 import * as Keepalive from "../Keepalive.js"
 import type { Client } from "./client.js"
-import { turn } from "./eventLoop.js"
+import { forEach } from "./eventLoop.js"
 import { of } from "./frame.js"
 
 const frame = of(Keepalive.block)
 
 /** Groups that one distance is cut into: with 15 seconds, one each half a second. A keepalive comes early by that at most. */
 const groups = 30
-
-/** Keepalives written before the event loop gets its turn. */
-const slice = 512
 
 export interface Keepalives {
   readonly add: (client: Client, now: number) => void
@@ -72,16 +69,14 @@ const makeGroups = (distance: number): Effect.Effect<Keepalives, never, Scope.Sc
     yield* Stream.repeatEffect(next).pipe(
       Stream.runForEach((group) =>
         Effect.gen(function* () {
-          let written = 0
           const now = yield* Clock.currentTimeMillis
           // From its own time on, so that the distance is kept; from now on if the process slept over several.
           const next = (now - group.at < distance && now >= group.at ? group.at : now) + distance
-          for (const client of Array.from(group.clients)) {
-            if (client.ended !== undefined) continue
+          yield* forEach(Array.from(group.clients), (client) => {
+            if (client.ended !== undefined) return
             client.write(frame, now)
             enqueue(client, next)
-            if (++written % slice === 0) yield* turn
-          }
+          })
         })
       ),
       Effect.forkScoped

@@ -9,14 +9,11 @@ import type { Principal } from "../HubClient.js"
 import type { Revocation } from "../NodeBus.js"
 import { Refused } from "../SseError.js"
 import type { Client } from "./client.js"
-import { turn } from "./eventLoop.js"
+import { forEach } from "./eventLoop.js"
 import * as Expiries from "./expiries.js"
 
 /** Revocations that are remembered at most. */
 const maxRevoked = 100_000
-
-/** Clients that end before the event loop gets its turn. */
-const slice = 512
 
 export interface Principals {
   /** Why it may not come. */
@@ -80,13 +77,13 @@ export const make: Effect.Effect<Principals, never, Scope.Scope> = Effect.gen(fu
         const since = now - ageMillis
         remember(principal, at, now, since + rememberMillis)
         let ended = 0
-        for (const client of Array.from(clients.get(principal) ?? [])) {
+        yield* forEach(Array.from(clients.get(principal) ?? []), (client) => {
           const { connectedAt, issuedAt } = client.info
           const isOlder = connectedAt <= since || (issuedAt !== undefined && !(issuedAt > at))
-          if (client.ended !== undefined || !isOlder) continue
+          if (client.ended !== undefined || !isOlder) return
           client.end("revoked")
-          if (++ended % slice === 0) yield* turn
-        }
+          ended++
+        })
         return ended
       })
   }

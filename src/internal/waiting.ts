@@ -8,11 +8,12 @@ import type * as Scope from "effect/Scope"
 import type { HubSettings } from "../SseConfig.js"
 import { overflowing } from "./budget.js"
 import type { Client } from "./client.js"
+import { forEach } from "./eventLoop.js"
 
 export interface Waiting {
   readonly add: (client: Client) => void
   readonly remove: (client: Client) => void
-  /** Ends clients if more waits than the hub may hold. For the dispatcher, which gives the event loop back at that time. */
+  /** Sees to it that clients are ended if more waits than the hub may hold. For the dispatcher, when it gives the loop back. */
   readonly relieve: () => void
   /** What waits, over all. */
   readonly pressure: () => { readonly pendingBytes: number; readonly slowClients: number }
@@ -30,11 +31,31 @@ export const make = (settings: HubSettings): Effect.Effect<Waiting, never, Scope
     }
     yield* someWait.await.pipe(
       Effect.zipRight(Effect.sleep(settings.stallMillis / 10)),
+      // A network that fails stalls many at once.
+      Effect.zipRight(
+        Effect.suspend(() => {
+          const now = clock.unsafeCurrentTimeMillis()
+          return forEach(Array.from(waiting), (client) => {
+            if (!client.checkStall(now)) waiting.delete(client)
+          })
+        })
+      ),
       Effect.map(() => {
-        const now = clock.unsafeCurrentTimeMillis()
-        for (const client of waiting) if (!client.checkStall(now)) waiting.delete(client)
         if (waiting.size === 0) someWait.unsafeClose()
       }),
+      Effect.forever,
+      Effect.forkScoped
+    )
+    // Ended by a fiber of their own: it can give the event loop back.
+    let over: ReadonlyArray<Client> = []
+    const someOver = yield* Effect.makeLatch(false)
+    yield* someOver.await.pipe(
+      Effect.zipRight(
+        Effect.suspend(() => {
+          someOver.unsafeClose()
+          return forEach(over, (client) => client.end("hub-overflow"))
+        })
+      ),
       Effect.forever,
       Effect.forkScoped
     )
@@ -45,7 +66,8 @@ export const make = (settings: HubSettings): Effect.Effect<Waiting, never, Scope
       const now = performance.now()
       if (now - relievedAt < 100) return
       relievedAt = now
-      for (const client of overflowing(waiting, settings.maxTotalPendingBytes)) client.end("hub-overflow")
+      over = overflowing(waiting, settings.maxTotalPendingBytes)
+      if (over.length > 0) someOver.unsafeOpen()
     }
 
     return {

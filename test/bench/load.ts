@@ -103,7 +103,7 @@ let firstAt = 0
 let lastAt = 0
 
 /** Where the number and the monotonic time stand in `data:n=.......... t=................ m=................`. */
-const sample = payload(0, size)
+const sample = payload(0, size, 0)
 const numberAt = 5 + sample.indexOf("n=") + 2
 const timeAt = 5 + sample.indexOf("m=") + 2
 const headLength = timeAt + 16
@@ -118,9 +118,10 @@ class Client {
   private head = ""
   private inBody = false
   private chunked = true
-  // Of the current chunk: bytes still to come, or -1 while its size line is read.
-  private left = -1
-  private line = ""
+  // Of the current chunk: bytes still to come, or 0 while its size line is read, of which so much is known.
+  private left = 0
+  private chunkSize = 0
+  private sizeRead = false
   // The event-stream: what is left of the block under way, and its first bytes.
   private block = Buffer.allocUnsafe(headLength + 64)
   private blockLength = 0
@@ -139,38 +140,43 @@ class Client {
     private readonly missed = 0
   ) {}
 
-  read(bytes: Buffer): void {
+  /** @param length how many of the bytes are to be read */
+  read(bytes: Buffer, length: number): void {
     let at = 0
     if (!this.inBody) {
-      this.head += bytes.toString("latin1", 0, bytes.length)
+      this.head += bytes.toString("latin1", 0, length)
       const end = this.head.indexOf("\r\n\r\n")
       if (end === -1) return
-      at = bytes.length - (this.head.length - end - 4)
+      at = length - (this.head.length - end - 4)
       this.inBody = true
       this.chunked = /transfer-encoding: *chunked/i.test(this.head)
       if (!this.head.startsWith("HTTP/1.1 200")) throw new Error(this.head)
       this.head = ""
       this.onHead()
     }
-    if (!this.chunked) return this.body(bytes, at, bytes.length)
-    while (at < bytes.length) {
+    if (!this.chunked) return this.body(bytes, at, length)
+    while (at < length) {
       if (this.left > 0) {
-        const take = Math.min(this.left, bytes.length - at)
+        const take = Math.min(this.left, length - at)
         this.body(bytes, at, at + take)
         this.left -= take
         at += take
       } else {
-        const end = bytes.indexOf(10, at)
-        if (end === -1) {
-          this.line += bytes.toString("latin1", at, bytes.length)
-          return
-        }
-        this.line += bytes.toString("latin1", at, end)
-        at = end + 1
-        const text = this.line.trim()
-        this.line = ""
-        if (text !== "") this.left = Number.parseInt(text, 16)
+        this.sizeByte(bytes[at++]!)
       }
+    }
+  }
+
+  /** Each line but the empty one behind a chunk is a size in hexadecimal, and maybe more from a semicolon on. */
+  private sizeByte(byte: number): void {
+    if (byte === 10) {
+      this.left = this.chunkSize
+      this.chunkSize = 0
+      this.sizeRead = false
+    } else if (byte === 59) {
+      this.sizeRead = true
+    } else if (byte > 32 && !this.sizeRead) {
+      this.chunkSize = this.chunkSize * 16 + (byte <= 57 ? byte - 48 : (byte | 32) - 87)
     }
   }
 
@@ -212,7 +218,7 @@ class Client {
   /** Whether the numbers at both ends fit, where they follow one another. If not, each is looked at. */
   private isRun(bytes: Buffer, first: number, last: number, count: number): boolean {
     const numberOf = (at: number) => digits(bytes, at + this.lead + numberAt, 10)
-    return options.namespaces !== undefined || numberOf(last) - numberOf(first) === count - 1
+    return count === 1 || options.namespaces !== undefined || numberOf(last) - numberOf(first) === count - 1
   }
 
   /** Byte by byte: comments, other fields, and events cut by the end of a read. */
@@ -250,28 +256,27 @@ class Client {
     const number = /n=(\d{10})/.exec(text)
     const time = /m=(\d{16})/.exec(text)
     if (number === null || time === null) return
-    this.note(1, Number(number[1]))
-    latencies.add(monotonicMicros() - Number(time[1]), 1)
+    const now = monotonicMicros()
+    this.note(1, Number(number[1]), now)
+    latencies.add(now - Number(time[1]), 1)
   }
 
   private take(count: number, bytes: Buffer, first: number, last: number): void {
     const now = monotonicMicros()
     const { lead } = this
     const firstNumber = digits(bytes, first + lead + numberAt, 10)
-    this.note(count, firstNumber)
+    this.note(count, firstNumber, now)
     if (this.missed > 0) return
-    if (
-      last !== first &&
-      options.namespaces === undefined &&
-      digits(bytes, last + lead + numberAt, 10) !== firstNumber + count - 1
-    ) {
+    const waited = now - digits(bytes, first + lead + timeAt, 16)
+    if (last === first) return latencies.add(waited, count)
+    if (options.namespaces === undefined && digits(bytes, last + lead + numberAt, 10) !== firstNumber + count - 1) {
       this.ok = false
     }
-    latencies.add(now - digits(bytes, first + lead + timeAt, 16), count / 2)
+    latencies.add(waited, count / 2)
     latencies.add(now - digits(bytes, last + lead + timeAt, 16), count / 2)
   }
 
-  private note(count: number, firstNumber: number): void {
+  private note(count: number, firstNumber: number, now: number): void {
     if (this.missed > 0) {
       // Behind what it missed the numbers begin anew, with those of the broadcast.
       if (this.count < this.missed && firstNumber !== this.count) this.ok = false
@@ -289,8 +294,8 @@ class Client {
     }
     this.count += count
     events += count
-    lastAt = performance.now()
-    if (firstAt === 0) firstAt = lastAt
+    lastAt = now
+    if (firstAt === 0) firstAt = now
   }
 
   /** Forgets what was counted, before another broadcast. */
@@ -328,7 +333,7 @@ const open = (target: string, missed = 0, lastId?: string): Promise<Client> =>
         // One buffer for all: what is read is looked at before the next read.
         buffer: shared,
         callback: (length, buffer) => {
-          client.read((buffer as Buffer).subarray(0, length))
+          client.read(buffer as Buffer, length)
           return true
         }
       }
@@ -478,7 +483,7 @@ const main = async () => {
     await sleep((options.idleSeconds ?? 1) * 1000)
   }
   const used = process.cpuUsage(cpu)
-  const span = firstAt === 0 ? 0 : (lastAt - firstAt) / 1000
+  const span = firstAt === 0 ? 0 : (lastAt - firstAt) / 1e6
   const result: LoadResult = {
     connected,
     connectSeconds,

@@ -38,14 +38,17 @@ const http2Portable = nodeServer("effect-sse http2 portable", "effect-sse", "htt
 const history = nodeServer("effect-sse history", "effect-sse", "history")
 const write = nodeServer("node res.write", "node-write")
 const joined = nodeServer("node joined socket", "node-joined")
-const has = (program: string) => {
+const succeeds = (command: string) => {
   try {
-    execFileSync("sh", ["-c", `command -v ${program}`], { stdio: "ignore" })
+    execFileSync("sh", ["-c", command], { stdio: "ignore" })
     return true
   } catch {
     return false
   }
 }
+const hasNchan = succeeds(
+  "command -v nginx && { nginx -V 2>&1 | grep -q nchan || test -e /usr/lib/nginx/modules/ngx_nchan_module.so; }"
+)
 const all: ReadonlyArray<Server> = [
   ours,
   portable,
@@ -54,7 +57,7 @@ const all: ReadonlyArray<Server> = [
   joined,
   nodeServer("better-sse", "better-sse"),
   nodeServer("effect naive", "effect-naive"),
-  ...(has("nginx") ? [nodeServer("nginx nchan", "nchan")] : []),
+  ...(hasNchan ? [nodeServer("nginx nchan", "nchan")] : []),
   ...values.peer.map((command): Server => ({ name: command.slice(0, 24), command: command.split(" ") }))
 ]
 const wanted = values.servers?.split(",")
@@ -335,7 +338,7 @@ const full = async () => {
     "(h) 20 events/s to 1,000 clients for 10 s, with history; 10,000 others come at once from 1,000 events back",
     () => compare({ "nobody resumes": () => resumption(0), "10,000 resume": () => resumption(10_000) })
   )
-  if (has("redis-server")) {
+  if (succeeds("command -v redis-server")) {
     await scenario(
       "i",
       "(i) nodes on one Redis: batches of 1,000 events of 64 B on each, then 100 events/s in all",
