@@ -25,6 +25,12 @@ import { cut, cutLater, Http2Connection, streamOf } from "./http2Connection.js"
  * @category models
  */
 export interface NodeConnection extends Connection {
+  /**
+   * Opens it with a head that Node has written for another response of the same kind.
+   *
+   * @internal
+   */
+  takeOver?(head: string): void
   /** Closes it, unless it is open; the response is then an ordinary one. */
   close(): void
 }
@@ -171,25 +177,31 @@ class TakenOver implements NodeConnection {
     if (this.socket === undefined) this.closed()
   }
 
-  takeOver(): void {
+  /** @param head what Node would write as the head of this response; left out: Node writes it */
+  takeOver(head?: string): void {
     const { early = [], response } = this
     const socket = response?.socket
     if (response === undefined || !socket || socket.destroyed) return this.closed()
     this.response = this.early = undefined
     this.socket = socket
-    this.chunked = response.chunkedEncoding
     socket.cork()
-    response.flushHeaders()
-    response.detachSocket(socket)
-    // Node would take the end of this response for that of an ordinary one, and detach the socket once more.
-    response.removeAllListeners("finish")
-    response.end()
+    if (head === undefined) {
+      this.chunked = response.chunkedEncoding
+      response.flushHeaders()
+      response.detachSocket(socket)
+      // Node would take the end of this response for that of an ordinary one, and detach the socket once more.
+      response.removeAllListeners("finish")
+      response.end()
+    } else {
+      response.detachSocket(socket)
+      socket.write(openingOf(head, early))
+    }
     detachParser(socket)
     // Of a request that offered an upgrade, Node no longer sees that the client ends the connection.
     socket.allowHalfOpen = false
     // Not "once", which would keep three more objects for each connection: it comes once.
     socket.on("close", () => this.closed(reasonOf(socket)))
-    for (const frame of early) this.send(frame)
+    if (head === undefined) for (const frame of early) this.send(frame)
     if (this.state === "ending") this.finish(socket)
     else this.state = "open"
     socket.uncork()
@@ -215,6 +227,17 @@ class TakenOver implements NodeConnection {
     this.response = undefined
     this.listener?.(reason)
   }
+}
+
+/** Thousands begin with the same bytes. */
+let lastOpening: { readonly head: string; readonly frame: Frame | undefined; readonly bytes: Buffer } | undefined
+
+const openingOf = (head: string, frames: ReadonlyArray<Frame>): Buffer => {
+  const [frame] = frames
+  if (frames.length <= 1 && lastOpening?.head === head && lastOpening.frame === frame) return lastOpening.bytes
+  const bytes = Buffer.concat([Buffer.from(head, "latin1"), ...frames.map(({ chunk }) => chunk)])
+  if (frames.length <= 1) lastOpening = { head, frame, bytes }
+  return bytes
 }
 
 /**

@@ -7,6 +7,7 @@
  */
 import type * as Headers from "@effect/platform/Headers"
 import * as HttpServerResponse from "@effect/platform/HttpServerResponse"
+import type * as Clock from "effect/Clock"
 import * as Effect from "effect/Effect"
 import * as Exit from "effect/Exit"
 import type * as Fiber from "effect/Fiber"
@@ -34,8 +35,8 @@ export const make = (options: Options): Effect.Effect<Take, never, SseHub> => {
   if (connection !== "auto" || subscribe !== "open") return Effect.succeed(() => false)
   const cors = Cors.make(options.cors)
   const settings = { clientAddress: ClientAddress.make(options) }
-  return Effect.zipWith(SseHub, Effect.runtime(), (hub, runtime) =>
-    taker(hub, Runtime.runFork(runtime), cors, settings)
+  return Effect.map(Effect.all([SseHub, Effect.runtime(), Effect.clock]), ([hub, runtime, clock]) =>
+    taker(hub, Runtime.runFork(runtime), cors, settings, new Heads(clock))
   )
 }
 
@@ -44,7 +45,8 @@ const taker =
     hub: SseHub["Type"],
     fork: <A>(effect: Effect.Effect<A>) => Fiber.RuntimeFiber<A>,
     cors: Cors.Cors,
-    settings: Pick<Subscribe.SubscribeOptions<never>, "clientAddress">
+    settings: Pick<Subscribe.SubscribeOptions<never>, "clientAddress">,
+    heads: Heads
   ): Take =>
   (source, response) => {
     if (source.method !== "GET" || !NodeConnection.canTakeOver(response)) return false
@@ -60,7 +62,14 @@ const taker =
       const registered = Subscribe.register(wanted, request, connection, settings, hub)
       const exit = Immediate.unsafeRun(registered)
       if (exit !== undefined && Exit.isSuccess(exit)) {
-        send(Subscribe.headOf(exit.value, hub))
+        const head = cors.onto(request, Subscribe.headOf(exit.value, hub))
+        const written = heads.of(head, response)
+        if (written !== undefined && connection.takeOver !== undefined) {
+          connection.takeOver(written)
+        } else {
+          answer(response, head)
+          heads.keep(head, response)
+        }
         return true
       }
       const fiber = fork(
@@ -76,6 +85,38 @@ const taker =
     }
     return true
   }
+
+/**
+ * The head that Node wrote last. To write it is a tenth of what a connect costs, and within a second all clients of a kind get
+ * the same.
+ */
+class Heads {
+  private last:
+    | { readonly head: HttpServerResponse.HttpServerResponse; readonly second: number; readonly written: string }
+    | undefined
+
+  constructor(private readonly clock: Clock.Clock) {}
+
+  /** The text of this head; `undefined`: Node has to write it. */
+  of(head: HttpServerResponse.HttpServerResponse, response: Http.ServerResponse): string | undefined {
+    return this.last?.head === head && this.last.second === this.second && isPlain(response)
+      ? this.last.written
+      : undefined
+  }
+
+  keep(head: HttpServerResponse.HttpServerResponse, response: Http.ServerResponse): void {
+    const written = "_header" in response ? response._header : undefined
+    if (isPlain(response) && typeof written === "string") this.last = { head, second: this.second, written }
+  }
+
+  /** Of a time with the seconds of the header `Date`. */
+  private get second(): number {
+    return Math.floor(this.clock.unsafeCurrentTimeMillis() / 1000)
+  }
+}
+
+/** Those of other kinds get other heads. */
+const isPlain = ({ req, shouldKeepAlive }: Http.ServerResponse): boolean => shouldKeepAlive && req.httpVersion === "1.1"
 
 const prefix = "/subscribe"
 

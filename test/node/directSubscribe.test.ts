@@ -55,6 +55,8 @@ const requests: ReadonlyArray<readonly [path: string, options?: RawOptions]> = [
   ["/subscribe/pets", { method: "OPTIONS", headers: { Origin: "https://a.example" } }],
   ["/subscribe/pets", { method: "DELETE" }],
   ["/subscribe/pets", { httpVersion: "1.0" }],
+  ["/subscribe/pets", { headers: { Connection: "close" } }],
+  ["/subscribe/cats"],
   // Where the routes are mounted: 404 if that is what the app says, no absolute URLs, and WebSockets are in the way.
   ["/subscriber"],
   ["http://localhost/subscribe/pets/dogs"],
@@ -117,6 +119,30 @@ describe("directSubscribe", () => {
     Effect.scoped(
       Effect.flatMap(connect(port, path, options), ({ head }) => Effect.map(head, (text) => text.slice(9, 12)))
     )
+
+  it.scopedLive("gives those who come within a second the head that Node wrote, and the next ones another", () =>
+    Effect.gen(function* () {
+      const port = yield* alone({})
+      const open = Effect.scoped(
+        Effect.gen(function* () {
+          const client = yield* connect(port, "/subscribe/pets")
+          const head = yield* client.head
+          assert.strictEqual(yield* client.until((body) => body.includes("\n\n")), ":ok\n\n")
+          return head
+        })
+      )
+      const heads = new Set<string>()
+      const began = performance.now()
+      let count = 0
+      for (; heads.size < 3 && performance.now() - began < 5000; count++) heads.add(yield* open)
+      assert.strictEqual(heads.size, 3, "the time goes on")
+      assert.isAbove(count, 6)
+      const undated = Array.from(heads, (head) => head.replace(/^date: .*$/im, ""))
+      assert.strictEqual(new Set(undated).size, 1)
+      const dates = Array.from(heads, (head) => Date.parse(/^date: (.*)$/im.exec(head)![1]!))
+      for (const date of dates) assert.isAtMost(Math.abs(date - Date.now()), 10_000)
+    }).pipe(Effect.provide(SseHub.layer()))
+  )
 
   it.scopedLive("takes what is a plain stream, and leaves the rest", () =>
     Effect.gen(function* () {
