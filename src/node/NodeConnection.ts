@@ -30,7 +30,7 @@ export interface NodeConnection extends Connection {
    *
    * @internal
    */
-  takeOver?(head: string): void
+  takeOver(head: string): void
   /** Closes it, unless it is open; the response is then an ordinary one. */
   close(): void
 }
@@ -192,6 +192,7 @@ class TakenOver implements NodeConnection {
       // Node would take the end of this response for that of an ordinary one, and detach the socket once more.
       response.removeAllListeners("finish")
       response.end()
+      for (const frame of early) this.send(frame)
     } else {
       response.detachSocket(socket)
       socket.write(openingOf(head, early))
@@ -201,7 +202,6 @@ class TakenOver implements NodeConnection {
     socket.allowHalfOpen = false
     // Not "once", which would keep three more objects for each connection: it comes once.
     socket.on("close", () => this.closed(reasonOf(socket)))
-    if (head === undefined) for (const frame of early) this.send(frame)
     if (this.state === "ending") this.finish(socket)
     else this.state = "open"
     socket.uncork()

@@ -64,11 +64,11 @@ const taker =
       if (exit !== undefined && Exit.isSuccess(exit)) {
         const head = cors.onto(request, Subscribe.headOf(exit.value, hub))
         const written = heads.of(head, response)
-        if (written !== undefined && connection.takeOver !== undefined) {
-          connection.takeOver(written)
-        } else {
+        if (written === undefined) {
           answer(response, head)
           heads.keep(head, response)
+        } else {
+          connection.takeOver(written)
         }
         return true
       }

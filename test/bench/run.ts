@@ -16,6 +16,7 @@ import { parseArgs } from "node:util"
 import { chart } from "./chart.js"
 import { nodes, withRedis, workers } from "./nodes.js"
 import { measure, type Measured, nodeServer, pinned, type Server } from "./measure.js"
+import { nchanModule } from "./support/nchan.js"
 
 const { values } = parseArgs({
   options: {
@@ -46,9 +47,7 @@ const succeeds = (command: string) => {
     return false
   }
 }
-const hasNchan = succeeds(
-  "command -v nginx && { nginx -V 2>&1 | grep -q nchan || test -e /usr/lib/nginx/modules/ngx_nchan_module.so; }"
-)
+const hasNchan = succeeds(`command -v nginx && { nginx -V 2>&1 | grep -q nchan || test -e ${nchanModule}; }`)
 const all: ReadonlyArray<Server> = [
   ours,
   portable,

@@ -7,13 +7,13 @@ import { existsSync, mkdtempSync, rmSync, writeFileSync } from "node:fs"
 import { Agent, createServer, request } from "node:http"
 import { tmpdir } from "node:os"
 import { broadcast, port, readBroadcast, ready } from "../support/broadcast.js"
+import { nchanModule } from "../support/nchan.js"
 
 const folder = mkdtempSync(`${tmpdir()}/effect-sse-nchan-`)
 const control = port + 1
-const modules = "/usr/lib/nginx/modules/ngx_nchan_module.so"
 writeFileSync(
   `${folder}/nginx.conf`,
-  `${existsSync(modules) ? `load_module ${modules};` : ""}
+  `${existsSync(nchanModule) ? `load_module ${nchanModule};` : ""}
 daemon off; worker_processes 1; worker_rlimit_nofile 20000; pid ${folder}/pid; error_log ${folder}/error.log;
 events { worker_connections 20000; }
 http {
